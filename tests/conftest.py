@@ -1,0 +1,34 @@
+"""What every test may ask for: third parties' vectors and real data, when they are at hand."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _outside(variable: str, default: str) -> Path:
+    given = os.environ.get(variable)
+    path = Path(given) if given else ROOT.parent / "shared" / default
+    if not path.is_dir():
+        pytest.skip(f"{path} is absent; set {variable} to the directory that has it")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_vectors() -> Path:
+    """Third parties' vectors (Wycheproof, RFC 8949, COSE...): not part of the project."""
+    return _outside("P2PCITY_VECTORS", "vectors")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real input for acceptance runs (NYC 311): not part of the project."""
+    return _outside("P2PCITY_DATA", "data")
+
+
+@pytest.fixture
+def repository() -> Path:
+    """The root of the source tree."""
+    return ROOT
