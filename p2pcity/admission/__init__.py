@@ -1,0 +1,1 @@
+"""The one door for transactions: rules in a fixed order, a seen-cache and quotas."""

@@ -1,0 +1,1 @@
+"""Transactions that were admitted and not yet applied."""

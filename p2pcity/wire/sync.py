@@ -1,0 +1,217 @@
+"""Questions and answers between peers: anti-entropy, blocks and status.
+
+Each is a CBOR map with a `kind` (cddl/sync.cddl). Unknown fields are ignored and unknown
+kinds are errors, so that a later release can add to both. `decode_request` and
+`decode_answer` read either union; the stream's protocol id says which one travels.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from p2pcity.errors import DecodeError
+from p2pcity.wire import cbor
+from p2pcity.wire.fields import (
+    TIME_MS_MAX,
+    UINT64_MAX,
+    read_byte_strings,
+    read_bytes,
+    read_map,
+    read_text,
+    read_uint,
+)
+from p2pcity.wire.limits import BLOCK_BYTES_MAX, SYNC_IDS_MAX, TRANSACTION_BYTES_MAX
+
+SESSION_BYTES: Final = 16
+ID_BYTES: Final = 32
+FETCHED_BYTES_MAX: Final = BLOCK_BYTES_MAX
+"""An answer to Fetch carries at most so many bytes of transactions; the asker asks again."""
+SYNC_BYTES_MAX: Final = BLOCK_BYTES_MAX + 16 * 1024
+NO_SESSION: Final = bytes(SESSION_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingQuery:
+    """Which ids did you admit after number `since`? At most `limit`, in order.
+
+    `session` is the asked node's run that `since` belongs to: zeros at first.
+    """
+
+    session: bytes
+    since: int
+    limit: int = SYNC_IDS_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class PendingAnswer:
+    """Ids admitted after the asked number, the number of the last, and this node's run.
+
+    When `session` is another than the asked one the count began anew: the ids are from its
+    beginning.
+    """
+
+    session: bytes
+    last: int
+    ids: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Send me these transactions."""
+
+    ids: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Carried transactions that were asked for; those unknown or over the size are left out."""
+
+    carried: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StatusQuery:
+    """How far are you?"""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusAnswer:
+    """A node's place on the ledger, with its clock in Unix milliseconds."""
+
+    height: int
+    head: bytes
+    applied: int
+    commit: int
+    term: int
+    role: str
+    release: str
+    time_ms: int
+    mempool: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BlockQuery:
+    """Send me the block at this height."""
+
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockAnswer:
+    """The block at `height` as stored, None when this node does not have it."""
+
+    height: int
+    data: bytes | None
+
+
+Request = PendingQuery | Fetch | StatusQuery | BlockQuery
+Answer = PendingAnswer | Fetched | StatusAnswer | BlockAnswer
+
+
+def encode(message: Request | Answer) -> bytes:
+    """Return the bytes of a question or an answer."""
+    return cbor.encode(_value(message))
+
+
+def decode_request(data: bytes) -> Request:
+    """Return the question in `data`; DecodeError (`size` or `malformed`)."""
+    kind, fields = _read(data)
+    if kind == "pending":
+        return PendingQuery(
+            read_bytes(fields.get("session"), "session", SESSION_BYTES),
+            read_uint(fields.get("since"), "since"),
+            read_uint(fields.get("limit"), "limit", SYNC_IDS_MAX),
+        )
+    if kind == "fetch":
+        return Fetch(_read_ids(fields.get("ids")))
+    if kind == "status":
+        return StatusQuery()
+    if kind == "block":
+        return BlockQuery(read_uint(fields.get("height"), "height"))
+    raise DecodeError("a question of an unknown kind")
+
+
+def decode_answer(data: bytes) -> Answer:
+    """Return the answer in `data`; DecodeError (`size` or `malformed`)."""
+    kind, fields = _read(data)
+    if kind == "pending-answer":
+        return PendingAnswer(
+            read_bytes(fields.get("session"), "session", SESSION_BYTES),
+            read_uint(fields.get("last"), "last"),
+            _read_ids(fields.get("ids")),
+        )
+    if kind == "fetched":
+        return _read_fetched(fields)
+    if kind == "status-answer":
+        return StatusAnswer(
+            height=read_uint(fields.get("height"), "height"),
+            head=read_bytes(fields.get("head"), "head", ID_BYTES),
+            applied=read_uint(fields.get("applied"), "applied"),
+            commit=read_uint(fields.get("commit"), "commit"),
+            term=read_uint(fields.get("term"), "term"),
+            role=_read_word(fields.get("role"), "role"),
+            release=_read_word(fields.get("release"), "release"),
+            time_ms=read_uint(fields.get("time"), "time", TIME_MS_MAX),
+            mempool=read_uint(fields.get("mempool", 0), "mempool", UINT64_MAX),
+        )
+    if kind == "block-answer":
+        block = fields.get("block")
+        height = read_uint(fields.get("height"), "height")
+        return BlockAnswer(height, None if block is None else read_bytes(block, "block"))
+    raise DecodeError("an answer of an unknown kind")
+
+
+def _value(message: Request | Answer) -> dict[str, object]:
+    match message:
+        case PendingQuery(session, since, limit):
+            return {"kind": "pending", "session": session, "since": since, "limit": limit}
+        case PendingAnswer(session, last, ids):
+            return {"kind": "pending-answer", "session": session, "last": last, "ids": [*ids]}
+        case Fetch(ids):
+            return {"kind": "fetch", "ids": [*ids]}
+        case Fetched(carried):
+            return {"kind": "fetched", "carried": [*carried]}
+        case StatusQuery():
+            return {"kind": "status"}
+        case BlockQuery(height):
+            return {"kind": "block", "height": height}
+        case BlockAnswer(height, data):
+            return {"kind": "block-answer", "height": height, "block": data}
+        case StatusAnswer():
+            return {
+                "kind": "status-answer",
+                "height": message.height,
+                "head": message.head,
+                "applied": message.applied,
+                "commit": message.commit,
+                "term": message.term,
+                "role": message.role,
+                "release": message.release,
+                "time": message.time_ms,
+                "mempool": message.mempool,
+            }
+
+
+def _read(data: bytes) -> tuple[object, dict[object, object]]:
+    if len(data) > SYNC_BYTES_MAX:
+        raise DecodeError(f"the message has {len(data)} bytes", reason="size")
+    fields = read_map(cbor.decode(data), "the message")
+    return fields.get("kind"), dict(fields)
+
+
+def _read_ids(value: object) -> tuple[bytes, ...]:
+    ids = read_byte_strings(value, "the ids", SYNC_IDS_MAX)
+    return tuple(read_bytes(item, "an id", ID_BYTES) for item in ids)
+
+
+def _read_fetched(fields: dict[object, object]) -> Fetched:
+    carried = read_byte_strings(fields.get("carried"), "the transactions", SYNC_IDS_MAX)
+    if any(len(item) > TRANSACTION_BYTES_MAX for item in carried):
+        raise DecodeError("a transaction of the answer is too large", reason="size")
+    return Fetched(tuple(carried))
+
+
+def _read_word(value: object, name: str) -> str:
+    text = read_text(value, name, 64)
+    if not text.isprintable():
+        raise DecodeError(f"{name} has characters that do not print")
+    return text

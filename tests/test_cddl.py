@@ -1,0 +1,65 @@
+"""The CDDL files against the vectors: what is valid in prose and code is valid there too.
+
+The other way round does not hold (CDDL can't say "deterministic"), but shapes are refused.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cddl import FOLDER, check, check_layers
+from tests.generate_vectors import VECTORS
+
+AREAS = ("event", "transaction", "admission", "genesis", "gossip", "hello", "sync", "block")
+# What CDDL says of itself; every other rule of these areas is prose.
+REFUSED = (
+    "event/invalid/id-missing.json",
+    "event/invalid/place-one-number.json",
+    "transaction/invalid/network-31.json",
+    "transaction/invalid/unknown-field.json",
+    "transaction/invalid/content-type.json",
+    "genesis/invalid/role-unknown.json",
+    "genesis/invalid/card-unknown-field.json",
+    "hello/invalid/incarnation-17.json",
+    "hello/invalid/time-missing.json",
+    "block/invalid/parent-31.json",
+    "block/invalid/unknown-field.json",
+    "sync/invalid/session-15.json",
+    "sync/invalid/forward-verdict.json",
+)
+
+
+def _check(path: Path) -> None:
+    vector = json.loads(path.read_text("utf-8"))
+    area = path.parent.parent.name
+    what = vector["input"].get("what", area)
+    data = bytes.fromhex(vector["input"]["data"])
+    if area == "event":
+        check(data, "event", "event")
+    elif area == "admission":
+        check_layers(data, "transaction")
+    elif what.startswith("forward"):
+        check(data, "forward", "answer" if what == "forward-answer" else "request")
+    else:
+        check_layers(data, what if area == "genesis" else area)
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_valid_vectors_are_instances(area: str) -> None:
+    paths = sorted((VECTORS / area / "valid").glob("*.json"))
+    assert paths
+    for path in paths:
+        _check(path)
+
+
+@pytest.mark.parametrize("path", REFUSED)
+def test_wrong_shapes_are_not(path: str) -> None:
+    with pytest.raises(Exception, match="validating"):
+        _check(VECTORS / path)
+
+
+def test_every_file_is_read() -> None:
+    read = {"event", "transaction", "genesis", "card", "gossip", "hello", "forward", "sync"}
+    others = {"block", "raft"}
+    assert {path.stem for path in FOLDER.glob("*.cddl")} <= read | others

@@ -1,0 +1,32 @@
+"""Sync: every question and answer comes back."""
+
+import pytest
+
+from p2pcity.wire import sync
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        sync.PendingQuery(bytes(16), 3, 10),
+        sync.Fetch((bytes(32),)),
+        sync.StatusQuery(),
+        sync.BlockQuery(7),
+    ],
+)
+def test_requests_come_back(message: sync.Request) -> None:
+    assert sync.decode_request(sync.encode(message)) == message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        sync.PendingAnswer(bytes(16), 3, (bytes(32),)),
+        sync.Fetched((b"a",)),
+        sync.StatusAnswer(1, bytes(32), 2, 3, 4, "leader", "0.1.0", 5, 6),
+        sync.BlockAnswer(7, b"block"),
+        sync.BlockAnswer(7, None),
+    ],
+)
+def test_answers_come_back(message: sync.Answer) -> None:
+    assert sync.decode_answer(sync.encode(message)) == message

@@ -1,0 +1,131 @@
+"""Vectors of forwarding, anti-entropy, blocks and status (protocol/04-gossip.md)."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from p2pcity.wire import cbor, forward, sync
+from p2pcity.wire.forward import ForwardResult
+from tests.vector_case import Case, Outcome, collect, compare, judge
+from tests.vectors_event import FULL, MINIMAL
+from tests.vectors_transaction import make
+
+AREA = "sync"
+SESSION = bytes(range(16))
+IDS = (bytes(range(32)), bytes(range(32, 64)))
+
+
+def run(input: Mapping[str, Any]) -> Outcome:
+    """Decode a message of the input's kind; what is decoded is encoded back to the same bytes."""
+    return judge(_DECODERS[input["what"]], bytes.fromhex(input["data"]))
+
+
+def cases() -> dict[str, dict[str, Any]]:
+    """The files of this area."""
+    return collect(_cases())
+
+
+def check(case: Mapping[str, Any]) -> None:
+    """Judge one case with the code."""
+    compare(run(case["input"]), case)
+
+
+def _decode_request(data: bytes) -> Mapping[str, Any]:
+    return _show(data, sync.decode_request(data))
+
+
+def _decode_answer(data: bytes) -> Mapping[str, Any]:
+    return _show(data, sync.decode_answer(data))
+
+
+def _decode_forward(data: bytes) -> Mapping[str, Any]:
+    return {"transactions": [item.hex() for item in forward.decode_forward(data)]}
+
+
+def _decode_forward_answer(data: bytes) -> Mapping[str, Any]:
+    results = forward.decode_answer(data)
+    shown = [[item.id.hex() if item.id else None, item.verdict, item.reason] for item in results]
+    return {"results": shown}
+
+
+_DECODERS = {
+    "request": _decode_request,
+    "answer": _decode_answer,
+    "forward": _decode_forward,
+    "forward-answer": _decode_forward_answer,
+}
+
+
+def _show(data: bytes, message: sync.Request | sync.Answer) -> Mapping[str, Any]:
+    return {"kind": type(message).__name__, "encoded": sync.encode(message).hex()}
+
+
+def _case(name: str, what: str, data: bytes, comment: str, reason: str = "", *flags: str) -> Case:
+    input = {"what": what, "data": data.hex()}
+    section = "forwarding" if what.startswith("forward") else "anti-entropy"
+    spec = f"04-gossip.md#{section}"
+    if reason:
+        return Case(AREA, name, spec, comment, input, "reject", reason, flags=flags)
+    return Case(AREA, name, spec, comment, input, intermediates=run(input).intermediates)
+
+
+def _cases() -> Iterator[Case]:
+    carried = (make(MINIMAL).data, make(MINIMAL, FULL).data)
+    requests: tuple[tuple[str, sync.Request], ...] = (
+        ("pending", sync.PendingQuery(SESSION, 7, 1000)),
+        ("pending-first", sync.PendingQuery(sync.NO_SESSION, 0)),
+        ("fetch", sync.Fetch(IDS)),
+        ("status", sync.StatusQuery()),
+        ("block", sync.BlockQuery(42)),
+    )
+    for name, request in requests:
+        yield _case(name, "request", sync.encode(request), "A question.")
+    status = sync.StatusAnswer(42, IDS[0], 50, 51, 3, "follower", "0.1.0", 1_767_225_600_000, 5)
+    answers: tuple[tuple[str, sync.Answer], ...] = (
+        ("pending-answer", sync.PendingAnswer(SESSION, 9, IDS)),
+        ("pending-answer-none", sync.PendingAnswer(SESSION, 9, ())),
+        ("fetched", sync.Fetched(carried)),
+        ("status-answer", status),
+        ("block-answer", sync.BlockAnswer(42, b"\x83")),
+        ("block-answer-none", sync.BlockAnswer(42, None)),
+    )
+    for name, answer in answers:
+        yield _case(name, "answer", sync.encode(answer), "An answer.")
+    asked = forward.encode_forward(list(carried))
+    yield _case("forward", "forward", asked, "Two transactions for the leader.")
+    results = [ForwardResult(IDS[0], "accept", "accepted"), ForwardResult(None, "reject", "root")]
+    told = forward.encode_answer(results)
+    yield _case("forward-answer", "forward-answer", told, "Its verdicts, in the same order.")
+    extended = cbor.encode({"kind": "block", "height": 1, "proof": True})
+    yield _case("unknown-field", "request", extended, "Ignored: a later release may add some.")
+    yield from _broken(asked)
+
+
+def _broken(asked: bytes) -> Iterator[Case]:
+    pending = {"kind": "pending", "session": SESSION, "since": 0, "limit": 1}
+    questions: tuple[tuple[str, Any], ...] = (
+        ("kind-unknown", {"kind": "gift"}),
+        ("kind-missing", {"since": 0}),
+        ("kind-array", {"kind": ["pending"]}),
+        ("not-a-map", [1]),
+        ("session-15", {**pending, "session": bytes(15)}),
+        ("limit-1001", {**pending, "limit": 1001}),
+        ("since-negative", {**pending, "since": -1}),
+        ("id-31", {"kind": "fetch", "ids": [bytes(31)]}),
+        ("ids-1001", {"kind": "fetch", "ids": [bytes(32)] * 1001}),
+        ("height-missing", {"kind": "block"}),
+    )
+    for name, value in questions:
+        yield _case(name, "request", cbor.encode(value), "No such question.", "malformed")
+    one = cbor.encode({"kind": "fetched", "carried": [bytes(65537)]})
+    yield _case("fetched-too-large", "answer", one, "A transaction above 64 KiB.", "size")
+    yield _case("answer-kind", "answer", cbor.encode({"kind": "block"}), "A question.", "malformed")
+    large = bytes(1024 * 1024 + 16 * 1024 + 1)
+    yield _case("too-large", "answer", large, "Above 1 MiB and 16 KiB.", "size")
+    yield _case("forward-none", "forward", b"\x80", "At least one.", "malformed")
+    yield _case("forward-truncated", "forward", asked[:-1], "Cut.", "malformed", "truncated")
+    for name, value in (
+        ("forward-verdict", [[None, "maybe", ""]]),
+        ("forward-id", [[bytes(31), "accept", ""]]),
+        ("forward-pair", [[None, "accept"]]),
+    ):
+        yield _case(name, "forward-answer", cbor.encode(value), "No verdict.", "malformed")
