@@ -42,6 +42,7 @@ def example() -> Genesis:
             "observer" if number == 3 else "orderer",
             (f"/ip4/192.0.2.{number + 1}/tcp/4710",),
             "Roads" if number < 2 else "Water",
+            f"{number + 1}",
         )
         for number, key in enumerate(NODES)
     ]
@@ -120,6 +121,7 @@ def _broken_bodies(plain: Genesis) -> Iterator[Case]:
         ("node-key-twice", f"{node}/key", NODES[1].public, "A node stands twice."),
         ("incarnation-15", f"{node}/incarnation", bytes(15), "16 bytes."),
         ("role-unknown", f"{node}/role", "king", "Orderer or observer."),
+        ("node-name-twice", f"{node}/name", "2", "A name stands once in a member."),
         ("address-relative", f"{node}/addresses", ["ip4/192.0.2.1"], "Not a multiaddr."),
         ("author-key-twice", f"{author}/key", AUTHORS[1].public, "An author stands twice."),
         ("types-pattern", f"{author}/types", ["city.*.granted"], "The star ends a pattern."),

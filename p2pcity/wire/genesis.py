@@ -38,20 +38,24 @@ Role = Literal["orderer", "observer"]
 
 _BODY: Final = frozenset(("protocol", "rules", "name", "time", "nonce", "members"))
 _MEMBER: Final = frozenset(("name", "nodes", "authors"))
-_NODE: Final = frozenset(("key", "incarnation", "role", "addresses"))
+_NODE: Final = frozenset(("name", "key", "incarnation", "role", "addresses"))
 _AUTHOR: Final = frozenset(("key", "name", "types"))
 _match_types = re.compile(r"\*|[^*\x00-\x1f\x7f-\x9f]+(?:\.\*)?").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
 class GenesisNode:
-    """A node of a member: its peer key, the incarnation of its log, and where it listens."""
+    """A node of a member: its peer key, the incarnation of its log, and where it listens.
+
+    `name` tells the nodes of one member apart.
+    """
 
     key: bytes
     incarnation: bytes
     role: Role
     addresses: tuple[str, ...]
     member: str
+    name: str = "main"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +208,7 @@ def _member_value(member: Member) -> dict[str, object]:
         "name": member.name,
         "nodes": [
             {
+                "name": node.name,
                 "key": node.key,
                 "incarnation": node.incarnation,
                 "role": node.role,
@@ -245,9 +250,11 @@ def _read_body(data: bytes) -> Genesis:
 def _read_member(value: object) -> Member:
     fields = read_exact_map(value, "a member", _MEMBER)
     name = check_name(fields["name"], "a member's name")
+    nodes = tuple(_read_node(item, name) for item in read_array(fields["nodes"], "the nodes"))
+    _check_unique([node.name for node in nodes], "a node's name in one member")
     return Member(
         name,
-        tuple(_read_node(item, name) for item in read_array(fields["nodes"], "the nodes")),
+        nodes,
         tuple(_read_author(item, name) for item in read_array(fields["authors"], "the authors")),
     )
 
@@ -261,6 +268,7 @@ def _read_node(value: object, member: str) -> GenesisNode:
         check_role(fields["role"]),
         tuple(check_address(item) for item in addresses),
         member,
+        check_name(fields["name"], "a node's name"),
     )
 
 
