@@ -1,0 +1,84 @@
+"""Who leads: campaigns, votes, and the rules that keep a disturber from being heard."""
+
+from p2pcity.raft import replication
+from p2pcity.raft.quorum import VoteResult
+from p2pcity.raft.raft import Raft, Role
+from p2pcity.wire.raft import NodeId, TimeoutNow, VoteAnswer, VoteRequest
+
+
+def campaign(raft: Raft) -> None:
+    """Ask for pre-votes, if this node may lead; a lone voter leads at once."""
+    if raft.role is Role.LEADER or not raft.is_voter:
+        return
+    raft.become_pre_candidate()
+    _request_votes(raft, is_pre=True, is_transfer=False)
+    _decide(raft)
+
+
+def campaign_now(raft: Raft, *, is_transfer: bool) -> None:
+    """Begin a term and ask for votes, without asking first whether that would succeed."""
+    raft.become_candidate()
+    _request_votes(raft, is_pre=False, is_transfer=is_transfer)
+    _decide(raft)
+
+
+def handle_vote_request(raft: Raft, sender: NodeId, message: VoteRequest) -> None:
+    """Grant or refuse a vote; a pre-vote changes nothing here.
+
+    A vote is granted once a term, and only to a log at least as good as ours (Raft sections
+    5.2 and 5.4.1). It may leave only when it is on disk.
+    """
+    may_vote = (
+        raft.vote == sender
+        or (raft.vote is None and raft.leader is None)
+        or (message.is_pre and message.term > raft.term)
+    )
+    is_granted = may_vote and raft.raft_log.is_up_to_date(message.last_index, message.last_term)
+    if is_granted and not message.is_pre:
+        raft.vote = sender
+        raft.election_elapsed = 0
+    term = message.term if is_granted else raft.term
+    raft.send(sender, VoteAnswer(term, is_granted, message.is_pre))
+
+
+def handle_vote_answer(raft: Raft, sender: NodeId, message: VoteAnswer) -> None:
+    """Count an answer to the campaign that is under way."""
+    expected = Role.PRE_CANDIDATE if message.is_pre else Role.CANDIDATE
+    if raft.role is not expected:
+        raft.ignore("vote-not-asked")
+        return
+    asked = raft.term + 1 if message.is_pre and message.is_granted else raft.term
+    if message.term != asked:
+        raft.ignore("vote-not-asked")
+        return
+    raft.votes.setdefault(sender, message.is_granted)
+    _decide(raft)
+
+
+def handle_timeout_now(raft: Raft, sender: NodeId, _message: TimeoutNow) -> None:
+    """Campaign at once, because the leader hands leadership over."""
+    if raft.leader != sender or not raft.is_voter:
+        raft.ignore("not-from-leader")
+        return
+    campaign_now(raft, is_transfer=True)
+
+
+def _request_votes(raft: Raft, *, is_pre: bool, is_transfer: bool) -> None:
+    term = raft.term + 1 if is_pre else raft.term
+    request = VoteRequest(
+        term, raft.raft_log.last_index, raft.raft_log.last_term, is_pre, is_transfer
+    )
+    for peer in raft.peers:
+        if raft.configuration.is_voter(peer):
+            raft.send(peer, request)
+
+
+def _decide(raft: Raft) -> None:
+    result = raft.configuration.vote(raft.votes)
+    if result is VoteResult.LOST:
+        raft.become_follower(raft.term, None)
+    elif result is VoteResult.WON and raft.role is Role.PRE_CANDIDATE:
+        campaign_now(raft, is_transfer=False)
+    elif result is VoteResult.WON:
+        raft.become_leader()
+        replication.begin(raft)

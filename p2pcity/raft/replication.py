@@ -1,0 +1,171 @@
+"""What the leader proposes, sends and commits.
+
+Nothing is sent when it is proposed: `flush` runs when a Ready is due and sends, to each peer,
+all that its window allows. So proposals made between two Readys share one append.
+"""
+
+from p2pcity.errors import NotLeader, ProposalDropped
+from p2pcity.raft import reading, transfer
+from p2pcity.raft.progress import Progress, ProgressState
+from p2pcity.raft.raft import Raft, Role
+from p2pcity.wire.raft import (
+    Append,
+    AppendAnswer,
+    CommitNotice,
+    Entry,
+    Heartbeat,
+    HeartbeatAnswer,
+    NodeId,
+)
+
+
+def begin(raft: Raft) -> None:
+    """Open a new leader's term with an empty entry of its own (Raft sections 5.4.2 and 8)."""
+    _append(raft, b"")
+
+
+def propose(raft: Raft, payload: bytes) -> tuple[int, int]:
+    """Append an entry and return its term and index.
+
+    Raises NotLeader, and ProposalDropped while leadership moves or when too much is
+    uncommitted; one proposal always fits when nothing is.
+    """
+    if raft.role is not Role.LEADER:
+        raise NotLeader("only the leader proposes", leader=raft.leader)
+    if raft.lead_transferee is not None:
+        raise ProposalDropped(f"leadership is moving to {raft.lead_transferee}")
+    size = len(payload)
+    limit = raft.config.uncommitted_bytes_max
+    if size and raft.uncommitted_bytes and raft.uncommitted_bytes + size > limit:
+        raise ProposalDropped(f"{raft.uncommitted_bytes} bytes are uncommitted")
+    return _append(raft, payload)
+
+
+def flush(raft: Raft) -> None:
+    """Queue every message that is due: appends, commit notices, heartbeats of a new round."""
+    if raft.role is not Role.LEADER:
+        return
+    if raft.is_flush_due:
+        raft.is_flush_due = False
+        for peer in raft.peers:
+            _send_due(raft, peer, raft.progress[peer])
+    if raft.is_round_due:
+        send_heartbeats(raft)
+
+
+def send_heartbeats(raft: Raft) -> None:
+    """Queue a heartbeat with the newest round for every peer."""
+    raft.is_round_due = False
+    raft.heartbeat_elapsed = 0
+    for peer in raft.peers:
+        commit = min(raft.raft_log.commit, raft.progress[peer].match)
+        raft.send(peer, Heartbeat(raft.term, commit, raft.leader_reads.round))
+
+
+def handle_append_answer(raft: Raft, sender: NodeId, message: AppendAnswer) -> None:
+    """Move a peer's progress; commit what a quorum has."""
+    if raft.role is not Role.LEADER:
+        raft.ignore("not-leader")
+        return
+    progress = raft.progress[sender]
+    progress.contact_tick = raft.ticks
+    if message.is_rejected:
+        hint = raft.raft_log.last_index_below(message.hint_index, message.hint_term)
+        if progress.note_rejected(message.index, hint, raft.ticks):
+            raft.is_flush_due = True
+        else:
+            raft.ignore("old-answer")
+        return
+    if message.index > raft.raft_log.last_index:
+        raft.ignore("acknowledged-beyond-log")
+        return
+    if progress.note_accepted(message.index, raft.ticks):
+        _commit(raft)
+    raft.is_flush_due = True
+    transfer.continue_transfer(raft, sender)
+
+
+def handle_heartbeat_answer(raft: Raft, sender: NodeId, message: HeartbeatAnswer) -> None:
+    """A peer is there: confirm reads, and ask again where an append seems lost."""
+    if raft.role is not Role.LEADER:
+        raft.ignore("not-leader")
+        return
+    if message.round > raft.leader_reads.round:
+        raft.ignore("round-not-begun")
+        return
+    progress = raft.progress[sender]
+    progress.contact_tick = raft.ticks
+    progress.round = max(progress.round, message.round)
+    reading.confirm(raft)
+    if progress.is_retry_due(raft.ticks, raft.config):
+        # Without entries: if the peer is only slow, megabytes would not help it.
+        progress.append_tick = raft.ticks
+        _send_append(raft, sender, progress, ())
+    elif progress.match < raft.raft_log.last_index:
+        raft.is_flush_due = True
+
+
+def note_unreachable(raft: Raft, peer: NodeId) -> None:
+    """What was sent to this peer is probably lost: find out where it stands."""
+    if raft.role is Role.LEADER and peer in raft.progress and peer != raft.id:
+        progress = raft.progress[peer]
+        if progress.state is ProgressState.REPLICATE:
+            progress.become_probe()
+            raft.is_flush_due = True
+
+
+def note_stable(raft: Raft) -> None:
+    """The leader's own disk counts for the quorum like any other."""
+    if raft.role is Role.LEADER:
+        progress = raft.progress[raft.id]
+        progress.match = max(progress.match, raft.raft_log.stable)
+        _commit(raft)
+
+
+def _append(raft: Raft, payload: bytes) -> tuple[int, int]:
+    entry = Entry(raft.term, raft.raft_log.last_index + 1, payload)
+    raft.raft_log.append((entry,))
+    raft.uncommitted.append((entry.index, len(payload)))
+    raft.uncommitted_bytes += len(payload)
+    raft.is_flush_due = True
+    return entry.term, entry.index
+
+
+def _commit(raft: Raft) -> None:
+    matches = {peer: progress.match for peer, progress in raft.progress.items()}
+    index = raft.configuration.committed(matches)
+    # Only entries of the own term are committed by counting (Raft section 5.4.2, figure 8).
+    if raft.raft_log.term(index) != raft.term or not raft.raft_log.commit_to(index):
+        return
+    while raft.uncommitted and raft.uncommitted[0][0] <= index:
+        raft.uncommitted_bytes -= raft.uncommitted.popleft()[1]
+    raft.is_flush_due = True
+    reading.release(raft)
+
+
+def _send_due(raft: Raft, peer: NodeId, progress: Progress) -> None:
+    raft_log = raft.raft_log
+    while progress.next <= raft_log.last_index and not progress.is_paused(raft.config):
+        if progress.next < raft_log.first_index:
+            return  # Compacted here: the peer fetches these blocks by sync, from anybody.
+        entries = raft_log.entries(
+            progress.next, raft_log.last_index + 1, raft.config.append_bytes_max
+        )
+        _send_append(raft, peer, progress, tuple(entries))
+        size = sum(len(entry.payload) for entry in entries)
+        progress.note_sent(entries[-1].index, size, raft.ticks)
+    commit = min(raft_log.commit, progress.match)
+    is_idle = progress.state is ProgressState.REPLICATE and not progress.in_flight_messages
+    if is_idle and commit > progress.commit_sent:
+        progress.commit_sent = commit
+        raft.send(peer, CommitNotice(raft.term, commit))
+
+
+def _send_append(raft: Raft, peer: NodeId, progress: Progress, entries: tuple[Entry, ...]) -> None:
+    previous = progress.next - 1
+    previous_term = raft.raft_log.term(previous)
+    if previous_term is None:
+        return
+    commit = raft.raft_log.commit
+    raft.send(peer, Append(raft.term, previous, previous_term, commit, entries))
+    progress.commit_sent = max(progress.commit_sent, min(commit, previous + len(entries)))

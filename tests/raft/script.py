@@ -1,0 +1,197 @@
+"""Runs a story: commands, `----`, and what the cluster said (see testdata/).
+
+Commands: cluster voters=N [learners=N] [setting=value]; terms NODE T,T,...; campaign NODE;
+propose NODE "text" [times]; tick NODE [times]; ticks TIMES; settle; partition 1 2 | 3; heal;
+drop FROM TO; crash NODE; restart NODE; transfer NODE TO; read NODE CONTEXT; reads;
+unreachable NODE PEER; forge FROM TO Message key=value...; status; logs; progress NODE;
+ignored NODE; trace (the messages since the last `trace` or `hush`); hush; hold (nothing is
+delivered any more, but by `deliver TIMES`; `lose` empties the queue).
+"""
+
+import shlex
+from collections.abc import Callable
+
+from p2pcity.errors import P2PCityError
+from p2pcity.wire import raft as messages
+from p2pcity.wire.raft import Entry
+from tests.raft.cluster import Cluster
+
+
+class Script:
+    """One story's cluster and the lines it has to say."""
+
+    def __init__(self) -> None:
+        self._cluster: Cluster | None = None
+        self._out: list[str] = []
+        self._is_held = False
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster that the story began with."""
+        assert self._cluster is not None, "a story begins with `cluster`"
+        return self._cluster
+
+    def run(self, line: str) -> list[str]:
+        """Run one command; returns what it says."""
+        self._out = []
+        name, *words = shlex.split(line)
+        command: Callable[..., None] = getattr(self, f"do_{name}")
+        try:
+            command(*words)
+        except P2PCityError as error:
+            self._say(f"{type(error).__name__}: {error}")
+        return self._out
+
+    def _say(self, line: str) -> None:
+        self._out.append(line)
+
+    def _settle(self) -> None:
+        if not self._is_held:
+            self.cluster.settle()
+
+    def do_hold(self) -> None:
+        self._is_held = True
+
+    def do_deliver(self, times: str) -> None:
+        for _ in range(int(times)):
+            for name in self.cluster.members:
+                self.cluster.pump(name)
+            self.cluster.deliver_one()
+        for name in self.cluster.members:
+            self.cluster.pump(name)
+
+    def do_lose(self) -> None:
+        self.cluster.queue.clear()
+
+    def do_settle(self) -> None:
+        self._is_held = False
+        self.cluster.settle()
+
+    def do_hush(self) -> None:
+        assert self.cluster.trace is not None
+        self.cluster.trace.clear()
+
+    def do_cluster(self, *words: str) -> None:
+        settings = {key: int(value) for key, value in (word.split("=") for word in words)}
+        self._cluster = Cluster(**settings)  # type: ignore[arg-type]  # words name its arguments
+        self._cluster.trace = []
+
+    def do_terms(self, node: str, terms: str) -> None:
+        self.cluster.members[node].disk.preset([int(term) for term in terms.split(",")])
+        self.cluster.start(node)
+
+    def do_campaign(self, node: str) -> None:
+        self.cluster.members[node].up.campaign()
+        self._settle()
+
+    def do_propose(self, node: str, text: str, times: str = "1") -> None:
+        for _ in range(int(times)):
+            term, index = self.cluster.members[node].up.propose(text.encode())
+            self._say(f"{index}@{term}")
+        self._settle()
+
+    def do_tick(self, node: str, times: str = "1") -> None:
+        for _ in range(int(times)):
+            self.cluster.tick([node])
+
+    def do_ticks(self, times: str) -> None:
+        self.cluster.ticks(int(times))
+
+    def do_partition(self, *words: str) -> None:
+        self.cluster.partition([group.split() for group in " ".join(words).split("|")])
+
+    def do_heal(self) -> None:
+        self.cluster.cut = {}
+
+    def do_drop(self, sender: str, to: str) -> None:
+        self.cluster.cut[(sender, to)] = True
+
+    def do_crash(self, node: str) -> None:
+        self.cluster.crash(node)
+
+    def do_restart(self, node: str) -> None:
+        self.cluster.start(node)
+        self._settle()
+
+    def do_transfer(self, node: str, to: str) -> None:
+        self.cluster.members[node].up.transfer_leader(to)
+        self._settle()
+
+    def do_read(self, node: str, context: str) -> None:
+        self.cluster.members[node].up.read_index(context.encode())
+        self._settle()
+
+    def do_reads(self) -> None:
+        for name, member in self.cluster.members.items():
+            for read in member.reads:
+                self._say(f"{name} {read.context.decode()} index={read.index}")
+            for context in member.reads_dropped:
+                self._say(f"{name} {context.decode()} dropped")
+            member.reads.clear()
+            member.reads_dropped.clear()
+
+    def do_unreachable(self, node: str, peer: str) -> None:
+        self.cluster.members[node].up.report_unreachable(peer)
+        self._settle()
+
+    def do_forge(self, sender: str, to: str, kind: str, *words: str) -> None:
+        values: dict[str, object] = {}
+        for key, text in (word.split("=") for word in words):
+            values[key] = text == "true" if text in ("true", "false") else text
+            if text.isdigit():
+                values[key] = int(text)
+            elif key == "entries":
+                pairs = (pair.split("@") for pair in text.split(","))
+                values[key] = tuple(Entry(int(t), int(i), b"forged") for i, t in pairs)
+        self.cluster.members[to].up.step(sender, getattr(messages, kind)(**values))
+        self._settle()
+
+    def do_status(self) -> None:
+        for name, member in self.cluster.members.items():
+            if member.node is None:
+                self._say(f"{name} down")
+                continue
+            status = member.node.status()
+            role = status.role if status.is_voter else "learner"
+            self._say(
+                f"{name} {role:<13} term={status.term} leader={status.leader or '-'} "
+                f"commit={status.commit} last={status.last_index}"
+            )
+
+    def do_logs(self) -> None:
+        for name, member in self.cluster.members.items():
+            self._say(f"{name} {' '.join(map(str, member.disk.terms()))}")
+
+    def do_progress(self, node: str) -> None:
+        for peer, known in self.cluster.members[node].up.status().progress.items():
+            if peer != node:
+                self._say(
+                    f"{peer} {known.state} match={known.match} next={known.next} "
+                    f"in-flight={known.in_flight_messages} active={known.recent_active}"
+                )
+
+    def do_ignored(self, node: str) -> None:
+        for reason, count in sorted(self.cluster.members[node].up.status().ignored.items()):
+            self._say(f"{reason} {count}")
+
+    def do_trace(self) -> None:
+        assert self.cluster.trace is not None
+        self._out += self.cluster.trace
+        self.cluster.trace.clear()
+
+
+def run_story(text: str) -> str:
+    """Run a whole story and return it with what was said this time.
+
+    A block is comments and commands, `----`, the answer, and an empty line.
+    """
+    script = Script()
+    result: list[str] = []
+    for block in text.split("\n\n"):
+        lines = block.strip("\n").split("\n----")[0].split("\n")
+        said: list[str] = []
+        for line in lines:
+            if line and not line.startswith("#"):
+                said += script.run(line)
+        result.append("\n".join([*lines, "----", *said] if said else lines))
+    return "\n\n".join(result).rstrip("\n") + "\n"

@@ -1,0 +1,28 @@
+"""Every story in testdata/ says what it said when somebody last understood it.
+
+`REWRITE=1 pytest tests/raft/test_interaction.py` writes the answers anew; commit the
+difference only if you can explain it.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.raft.script import run_story
+
+STORIES = sorted((Path(__file__).parent / "testdata").glob("*.txt"))
+
+
+@pytest.mark.parametrize("path", STORIES, ids=lambda path: path.stem)
+def test_story(path: Path) -> None:
+    told = path.read_text(encoding="utf-8")
+    now = run_story(told)
+    if os.environ.get("REWRITE"):
+        path.write_text(now, encoding="utf-8")
+    else:
+        assert now == told
+
+
+def test_there_are_stories() -> None:
+    assert len(STORIES) >= 12
