@@ -1,0 +1,414 @@
+"""The segment log: entries and hard state in append-only files that notice a flipped bit.
+
+The bytes are in `records`, the files in `segment_file`, the walk at a start in
+`segment_recovery`. One save is one write and one sync; right after the sync a mark is written
+that says so (it reaches the disk with the next sync, or by itself): from then on a bad bit
+below the mark is corruption and never mistaken for a torn tail. The disk is taken to keep old
+bytes of a sector whole when new bytes are appended to it (as SQLite's PSOW does).
+
+One thread saves (the log's writer thread), any thread may read meanwhile: what a save wrote is
+published under a lock once it is on the disk. After a failed write or sync every call raises
+SyncFailedError: the process stops, and the next start writes the tail anew.
+"""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from p2pcity.errors import ConfigError, SyncFailedError
+from p2pcity.ledger import records
+from p2pcity.ledger.records import BadRecord, FileHeader, Kind
+from p2pcity.ledger.segment_file import (
+    SegmentFile,
+    SegmentReader,
+    failed,
+    list_segments,
+    sync_directory,
+)
+from p2pcity.ledger.segment_index import PayloadCache, Place
+from p2pcity.ledger.segment_recovery import Recovered, Recovery, corrupt, recover
+from p2pcity.wire.raft import Entry, HardState
+
+SEGMENT_BYTES_MAX: Final = 64 * 1024 * 1024
+CACHE_BYTES_MAX: Final = 16 * 1024 * 1024
+INCARNATION_BYTES: Final = 16
+NETWORK_BYTES: Final = 32
+_DURATIONS_MAX: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What the log did since it was opened; `sync_ms` holds the newest 1,000 sync durations."""
+
+    syncs: int
+    bytes_written: int
+    files: int
+    sync_ms: tuple[float, ...]
+
+    def sync_ms_quantile(self, fraction: float) -> float:
+        """Return the sync duration in ms that `fraction` (0.99: p99) stayed below; 0 for none."""
+        ordered = sorted(self.sync_ms)
+        return ordered[min(int(len(ordered) * fraction), len(ordered) - 1)] if ordered else 0.0
+
+
+class SegmentLog:
+    """Raft's storage on disk (`raft.log_storage.LogStorage`)."""
+
+    def __init__(
+        self,
+        recovered: Recovered,
+        *,
+        clock: Callable[[], float],
+        cache_bytes_max: int,
+        segment_bytes_max: int,
+    ) -> None:
+        """Use `open`; this only takes over what the recovery found."""
+        self.incarnation = recovered.header.incarnation
+        self.recovery: Recovery | None = None
+        if recovered.bytes_cut:
+            self.recovery = recovered.report()
+        self._directory = recovered.directory
+        self._mark_key = recovered.header.mark_key
+        self._network = recovered.network
+        self._hard_state = recovered.hard_state
+        self._index = recovered.index
+        self._paths = recovered.paths
+        self._checksum = recovered.checksum
+        self._is_marked = recovered.last_mark_end == recovered.size
+        self._is_mark_synced = False
+        self._cache = PayloadCache(cache_bytes_max)
+        self._clock = clock
+        self._segment_bytes_max = segment_bytes_max
+        self._lock = threading.Lock()
+        self._failure: SyncFailedError | None = None
+        self._is_closed = False
+        self._syncs = 0
+        self._bytes_written = 0
+        self._sync_ms: deque[float] = deque(maxlen=_DURATIONS_MAX)
+        self._file = SegmentFile(self._paths[recovered.sequence], recovered.sequence)
+
+    @classmethod
+    def create(cls, directory: Path, incarnation: bytes, *, mark_key: bytes | None = None) -> None:
+        """Make a new log in `directory` (made, or empty), durably; only `init` calls this.
+
+        The 16 random bytes of `mark_key` are drawn when not given. Raises ConfigError when
+        there is a log already, SyncFailedError when the disk refuses.
+        """
+        assert len(incarnation) == INCARNATION_BYTES, "an incarnation has 16 bytes"
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise failed(directory, "making", error) from error
+        if list_segments(directory):
+            raise ConfigError(
+                f"there is a raft_log in {directory} already",
+                remedy="Use another data directory: a log is made once and never made anew.",
+            )
+        key = mark_key or os.urandom(16)
+        header = FileHeader(incarnation, key, 1, 1, records.ZERO_CHECKSUM)
+        SegmentFile.make(directory, 1, 1, records.encode_file_header(header)).close()
+        sync_directory(directory.parent)
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        cache_bytes_max: int = CACHE_BYTES_MAX,
+        segment_bytes_max: int = SEGMENT_BYTES_MAX,
+    ) -> Self:
+        """Verify the whole log, cut a torn tail, write what may not be on the disk anew.
+
+        `clock` (in seconds) times the syncs. Raises ConfigError (no log, no rights, a newer
+        format), CorruptionError, SyncFailedError.
+        """
+        recovered = recover(directory)
+        log = cls(
+            recovered,
+            clock=clock,
+            cache_bytes_max=cache_bytes_max,
+            segment_bytes_max=segment_bytes_max,
+        )
+        try:
+            log._mend(recovered)
+        except BaseException:  # closed, then raised on
+            log._file.close()
+            raise
+        return log
+
+    def _mend(self, recovered: Recovered) -> None:
+        """Make the disk hold what recovery read, whatever the page cache says."""
+        self._file.cut(recovered.size)
+        self._file.rewrite(recovered.tail_offset, recovered.tail)
+        self._sync()
+        sync_directory(self._directory)
+        if not self._is_marked:
+            self._write_mark(self._index.last_index)
+            self._sync()
+        self._is_mark_synced = True
+
+    @property
+    def network(self) -> bytes | None:
+        """The 32-byte network id this log is bound to, None before the first binding."""
+        return self._network
+
+    @property
+    def first_index(self) -> int:
+        """The index of the oldest entry: always 1, since the log is the ledger."""
+        return 1
+
+    @property
+    def last_index(self) -> int:
+        """The index of the newest entry that a save has finished, 0 when there is none."""
+        with self._lock:
+            return self._index.last_index
+
+    @property
+    def hard_state(self) -> HardState:
+        """The hard state of the newest save that has finished."""
+        return self._hard_state
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes the newest file has; the ones before it are about 64 MiB each."""
+        return self._file.size
+
+    def term(self, index: int) -> int:
+        """Return the term at `index`; 0 for index 0. The caller keeps within the bounds."""
+        with self._lock:
+            self._check()
+            assert 0 <= index <= self._index.last_index, f"no term at index {index}"
+            return self._index.term(index)
+
+    def entries(self, low: int, high: int, bytes_max: int) -> list[Entry]:
+        """Return the entries from `low` to below `high`: at least one, up to `bytes_max` payload.
+
+        Entries that are not in memory are read and verified; CorruptionError names the first
+        one that went bad.
+        """
+        picked: list[tuple[int, Place, bytes | None]] = []
+        with self._lock:
+            self._check()
+            assert 1 <= low <= high <= self._index.last_index + 1, f"no entries {low} to {high}"
+            size = 0
+            for index in range(low, high):
+                size += self._index.payload_length(index)
+                if picked and size > bytes_max:
+                    break
+                picked.append((index, self._index.place(index), self._cache.get(index)))
+        reader = SegmentReader()
+        try:
+            return [
+                Entry(
+                    place.term,
+                    index,
+                    self._read(reader, index, place) if payload is None else payload,
+                )
+                for index, place, payload in picked
+            ]
+        finally:
+            reader.close()
+
+    def bind_network(self, network: bytes) -> None:
+        """Bind this log to a network, once and durably; BLOCKING.
+
+        Raises ConfigError when it is bound to another one.
+        """
+        self._check()
+        assert len(network) == NETWORK_BYTES, "a network id has 32 bytes"
+        if self._network == network:
+            return
+        if self._network is not None:
+            raise ConfigError(
+                f"the data directory {self._directory.parent} belongs to network "
+                f"{self._network.hex()}, not to {network.hex()}",
+                remedy="Start the node with the genesis file of that network, or with another "
+                "data directory.",
+            )
+        record = records.encode_record(
+            Kind.NETWORK, self._index.last_index, network, self._checksum
+        )
+        self._write_group([record], self._index.last_index, must_sync=True)
+        self._network = network
+
+    def save(self, hard_state: HardState | None, entries: Sequence[Entry], must_sync: bool) -> None:
+        """Write entries and hard state as one group; BLOCKING, in the log's writer thread.
+
+        `entries` replace everything from the first one's index on. Without `must_sync` the
+        group is only written: it is durable after the next sync. Raises SyncFailedError, after
+        which this object raises it for ever.
+        """
+        self._check()
+        last = self._check_group(hard_state or self._hard_state, entries)
+        if self._file.size >= self._segment_bytes_max:
+            self._roll()
+        group: list[bytes] = []
+        places: list[Place] = []
+        previous, offset = self._checksum, self._file.size
+        if entries and entries[0].index <= self._index.last_index:
+            group.append(records.encode_record(Kind.TRUNCATION, entries[0].index, b"", previous))
+            previous, offset = group[-1][-records.CHECKSUM_BYTES :], offset + len(group[-1])
+        for entry in entries:
+            record = records.encode_entry(entry, previous)
+            sequence, length = self._file.sequence, len(entry.payload)
+            places.append(Place(entry.term, sequence, offset, len(record), length))
+            group.append(record)
+            previous, offset = record[-records.CHECKSUM_BYTES :], offset + len(record)
+        if hard_state is not None:
+            group.append(records.encode_hard_state(hard_state, last, previous))
+        self._write_group(group, last, must_sync)
+        self._publish(hard_state, entries, places)
+
+    def _check_group(self, hard_state: HardState, entries: Sequence[Entry]) -> int:
+        """Return the last index after a save; assert that the core keeps Raft's promises."""
+        last = self._index.last_index
+        if entries:
+            first = entries[0].index
+            assert self._hard_state.commit < first <= last + 1, "committed entries stay"
+            term = self._index.term(first - 1)
+            for index, entry in enumerate(entries, first):
+                assert entry.index == index, "indexes have no gaps"
+                assert term <= entry.term <= hard_state.term, "terms never fall"
+                term = entry.term
+            last = entries[-1].index
+        assert hard_state.term >= self._hard_state.term, "the term never falls"
+        assert self._hard_state.commit <= hard_state.commit <= last, "the commit index never falls"
+        return last
+
+    def _publish(
+        self, hard_state: HardState | None, entries: Sequence[Entry], places: list[Place]
+    ) -> None:
+        with self._lock:
+            if entries and entries[0].index <= self._index.last_index:
+                self._index.truncate(entries[0].index)
+                self._cache.truncate(entries[0].index)
+            for entry, place in zip(entries, places, strict=True):
+                self._index.append(place)
+                self._cache.add(entry.index, entry.payload)
+            if hard_state is not None:
+                self._hard_state = hard_state
+
+    def _write_group(self, group: list[bytes], last_index: int, must_sync: bool) -> None:
+        """Write records (the last one's checksum is the chain's new end), sync, mark."""
+        try:
+            if group:
+                self._append(b"".join(group), group[-1][-records.CHECKSUM_BYTES :])
+                self._is_marked = False
+            if must_sync and not self._is_marked:
+                self._sync()
+                self._write_mark(last_index)
+        except SyncFailedError as error:
+            self._failure = error
+            raise
+
+    def _append(self, data: bytes, checksum: bytes) -> None:
+        self._file.append(data)
+        self._checksum = checksum
+        self._bytes_written += len(data)
+
+    def _sync(self) -> None:
+        begin = self._clock()
+        self._file.sync()
+        duration_ms = (self._clock() - begin) * 1000
+        with self._lock:
+            self._sync_ms.append(duration_ms)
+            self._syncs += 1
+
+    def _write_mark(self, last_index: int) -> None:
+        """Say on disk that everything so far was synced; without a sync of its own."""
+        mark = records.encode_mark(
+            self._mark_key,
+            self._file.sequence,
+            self._file.size,
+            last_index,
+            self._checksum,
+        )
+        self._append(mark, mark[-records.CHECKSUM_BYTES :])
+        self._is_marked, self._is_mark_synced = True, False
+
+    def _settle(self) -> None:
+        """Bring everything to the disk, with a mark at the end that is there too."""
+        try:
+            if not self._is_marked:
+                self._sync()
+                self._write_mark(self._index.last_index)
+            if not self._is_mark_synced:
+                self._sync()
+                self._is_mark_synced = True
+        except SyncFailedError as error:
+            self._failure = error
+            raise
+
+    def _roll(self) -> None:
+        """Begin the next file; the one before it is complete on the disk by then."""
+        self._settle()
+        sequence = self._file.sequence + 1
+        header = FileHeader(
+            self.incarnation,
+            self._mark_key,
+            sequence,
+            self._index.last_index + 1,
+            self._checksum,
+        )
+        data = records.encode_file_header(header)
+        try:
+            new = SegmentFile.make(self._directory, sequence, header.first_index, data)
+        except SyncFailedError as error:
+            self._failure = error
+            raise
+        with self._lock:
+            old, self._file = self._file, new
+            self._paths[sequence] = new.path
+            old.close()
+        self._checksum = data[-records.CHECKSUM_BYTES :]
+        self._bytes_written += len(data)
+
+    def _read(self, reader: SegmentReader, index: int, place: Place) -> bytes:
+        """Return the payload of an entry from the disk, verified."""
+        # The checksum of the record before, which this one is chained to, stands in front of it.
+        start = place.offset - records.CHECKSUM_BYTES
+        path = self._paths[place.sequence]
+        buffer = reader.read(path, start, place.length + records.CHECKSUM_BYTES)
+        try:
+            previous = buffer[: records.CHECKSUM_BYTES]
+            record = records.parse_record(buffer, records.CHECKSUM_BYTES, previous)
+            term, payload = records.read_payload(record, buffer)
+            if (record.kind, record.index, term) != (Kind.ENTRY, index, place.term):
+                raise BadRecord("it is another record")
+        except BadRecord as bad:
+            raise corrupt(self._directory, index, f"{path.name}: {bad}") from bad
+        return payload
+
+    def _check(self) -> None:
+        assert not self._is_closed, "the segment log is closed"
+        if self._failure is not None:
+            raise SyncFailedError(
+                f"an earlier write failed: {self._failure}", remedy=self._failure.remedy
+            ) from self._failure
+
+    def close(self) -> None:
+        """Bring everything to the disk and close the files; BLOCKING.
+
+        After a failed sync nothing is written any more. A second call does nothing.
+        """
+        if self._is_closed:
+            return
+        try:
+            if self._failure is None:
+                self._settle()
+        finally:
+            self._is_closed = True
+            self._file.close()
+
+    def statistics(self) -> Statistics:
+        """Return what was written and synced so far; from any thread."""
+        with self._lock:
+            return Statistics(
+                self._syncs, self._bytes_written, len(self._paths), tuple(self._sync_ms)
+            )

@@ -1,0 +1,1 @@
+"""What to ask which peer for, and whether the answer is right; pure."""

@@ -1,0 +1,23 @@
+"""All tables of views.db, in the order in which they are made."""
+
+from typing import Final
+
+from p2pcity.views import blocks, events, meta, transactions
+from p2pcity.views.connection import Connection, RowDamaged
+
+VERSION: Final = 1
+TABLES: Final = (*meta.TABLES, *blocks.TABLES, *transactions.TABLES, *events.TABLES)
+
+
+def create(connection: Connection) -> None:
+    """Make every table and index in an empty database."""
+    for statement in TABLES:
+        connection.execute(statement).fetchall()
+    connection.execute(f"PRAGMA user_version={VERSION}").fetchall()
+
+
+def check(connection: Connection) -> None:
+    """Raise RowDamaged unless the database has this schema (an older one is made anew)."""
+    version = connection.execute("PRAGMA user_version").fetchall()[0][0]
+    if version != VERSION:
+        raise RowDamaged(f"it has schema {version}, this release has {VERSION}")
