@@ -32,10 +32,11 @@ Condition = tuple[str, tuple[int, ...]]
 class EventQuery:
     """What to look for; None means any.
 
-    `type` is exact or a prefix `permit.*`. `authors` are public keys, any of which will do. `since_ms` is included, `until_ms` is not (Unix ms,
-    of the event, or of its block where the event names no time). `bbox` is (west, south, east,
-    north) in degrees, edges included; west above east crosses the antimeridian. `cursor` is the
-    last position already seen. `limit` is 1 to 1,000.
+    `type` is exact or a prefix `permit.*`. `authors` are public keys, of which any will do.
+    `since_ms` is included, `until_ms` is not (Unix ms, of the event, or of its block where the
+    event names no time). `bbox` is (west, south, east, north) in degrees, edges included; west
+    above east crosses the antimeridian. `cursor` is the last position already seen. `limit` is
+    1 to 1,000.
     """
 
     type: str | None = None

@@ -1,0 +1,402 @@
+"""Puts the node's parts together: who tells whom, in one place."""
+
+import random
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+import trio
+
+from p2pcity import __version__
+from p2pcity.admission.admission import Admission, AdmissionConfig
+from p2pcity.city.membership import State
+from p2pcity.errors import DecodeError
+from p2pcity.ledger.data_directory import DataDirectory
+from p2pcity.mempool.mempool import Mempool, MempoolConfig
+from p2pcity.net.config import NetConfig
+from p2pcity.net.network import Handlers, Network
+from p2pcity.node.anti_entropy import AntiEntropy
+from p2pcity.node.apply_loop import ApplyLoop, settled
+from p2pcity.node.config import Config
+from p2pcity.node.forwarding import Forwarding
+from p2pcity.node.gossiping import Gossiping
+from p2pcity.node.identity import Identity
+from p2pcity.node.intake import Intake
+from p2pcity.node.logs import RateLimit
+from p2pcity.node.opening import Stores
+from p2pcity.node.ordering_loop import OrderingLoop
+from p2pcity.node.outbox_loop import OutboxLoop
+from p2pcity.node.reading import Reading
+from p2pcity.node.reads import Reads
+from p2pcity.node.service import NodeService
+from p2pcity.node.status import Status
+from p2pcity.node.submitting import Signer, Submitting
+from p2pcity.node.waiting import Settled, Waiters
+from p2pcity.ordering.apply import AppliedBlock
+from p2pcity.ordering.proposer import Parent
+from p2pcity.raft.config import RaftConfig
+from p2pcity.raft.configuration import Configuration
+from p2pcity.wire.hello import Hello, parameters_digest
+from p2pcity.wire.limits import PROTOCOL_VERSION, PROTOCOL_VERSION_OLDEST, RULES_VERSION
+from p2pcity.wire.raft import Entry
+from p2pcity.wire.transaction import Carried
+
+_logger = structlog.get_logger("p2pcity.node")
+
+# A tick is half a heartbeat, so that the random part of the election time-out has fine steps.
+_TICKS_PER_HEARTBEAT = 2
+_REOFFER_S = 1.0
+_EXPIRY_PERIOD_S = 1.0
+_REJECT_LOG_PERIOD_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class StateOfNode:
+    """What admission asks of the ledger and the mempool (`admission.StateView`)."""
+
+    stores: Stores
+    state: State
+    mempool: Mempool
+
+    @property
+    def head_time_ms(self) -> int:
+        """The time of the newest applied block."""
+        return self.stores.views.head_time_ms
+
+    def author_types(self, key: bytes) -> tuple[str, ...] | None:
+        """The event types that the author may write."""
+        return self.state.author_types(key)
+
+    def is_known(self, id: bytes) -> bool:
+        """Whether the transaction waits here or stands on the ledger."""
+        return id in self.mempool or self.stores.probe.has_transaction(id)
+
+
+class Parts:
+    """Every part of a running node, made in two steps: before and after the log is applied."""
+
+    def __init__(
+        self, config: Config, identity: Identity, stores: Stores, now_ms: Callable[[], int]
+    ) -> None:
+        self.config = config
+        self.identity = identity
+        self.stores = stores
+        self.now_ms = now_ms
+        self.directory = DataDirectory(config.node.data_dir)
+        self.state = stores.views.state
+        self.mempool = Mempool(
+            MempoolConfig(
+                bytes_max=config.mempool.bytes_max,
+                author_bytes_max=config.mempool.author_bytes_max,
+                transactions_max=config.mempool.transactions_max,
+            )
+        )
+        self.view = StateOfNode(stores, self.state, self.mempool)
+        self.waiters = Waiters()
+        self.outbox = OutboxLoop(stores.outbox, stores.outbox_writer)
+        self._same_log: set[str] = set()
+        self._reject_lines = RateLimit(_REJECT_LOG_PERIOD_S)
+        self._is_joined = False
+        self._make_intake()
+
+    def join(self) -> None:
+        """Make what takes part in the network; called once the views have caught up with the log.
+
+        Raft starts behind what is applied here: it hands out every later entry exactly once.
+        """
+        self._make_network()
+        self._make_ordering()
+        self._make_transport_loops()
+        self._make_service()
+        self._is_joined = True
+
+    def _make_intake(self) -> None:
+        config, network = self.config.admission, self.identity.genesis.network
+        self.intake = Intake(
+            admission=Admission(
+                AdmissionConfig(
+                    peer_per_second=config.peer_transactions_per_second_max,
+                    peer_burst=2 * config.peer_transactions_per_second_max,
+                    author_per_second=config.author_transactions_per_second_max,
+                    author_burst=2 * config.author_transactions_per_second_max,
+                ),
+                network,
+            ),
+            mempool=self.mempool,
+            state=self.view,
+            network=network,
+            now_ms=self.now_ms,
+            on_admitted=self._on_admitted,
+            on_rejected=self._on_rejected,
+        )
+        self.apply = ApplyLoop(
+            raft_log=self.stores.raft_log,
+            views=self.stores.views,
+            writer=self.stores.views_writer,
+            mempool=self.mempool,
+            intake=self.intake,
+            on_applied=self._on_applied,
+        )
+
+    def _make_network(self) -> None:
+        net, identity = self.config.net, self.identity
+        addresses: dict[str, list[str]] = {}
+        for peer, node in identity.nodes.items():
+            if peer != identity.peer_id:
+                addresses[peer] = list(node.addresses)
+        for address in net.peers:
+            peer = address.rpartition("/p2p/")[2]
+            addresses.setdefault(peer, []).append(address)
+        self.network = Network(
+            NetConfig(
+                listen=net.listen,
+                has_mdns=net.mdns,
+                connections_max=net.connections_max,
+                silence_s=net.silence_ms / 1000,
+            ),
+            identity.key,
+            hello=self._hello,
+            allowed=self._is_allowed,
+            known_addresses=addresses,
+            handlers=Handlers(
+                on_raft=self._on_raft,
+                on_request=self._on_request,
+                on_gossip=lambda peer, data: self.gossiping.receive(peer, data),
+                on_peer=self._on_peer,
+            ),
+        )
+
+    def _make_ordering(self) -> None:
+        heartbeat_ms, election_ms = self.config.raft.times_ms
+        tick_ms = heartbeat_ms / _TICKS_PER_HEARTBEAT
+        identity, stores = self.identity, self.stores
+        self.ordering = OrderingLoop(
+            config=RaftConfig(
+                id=identity.peer_id,
+                heartbeat_ticks=_TICKS_PER_HEARTBEAT,
+                election_ticks=round(election_ms / tick_ms),
+                retry_ticks=2 * _TICKS_PER_HEARTBEAT,
+            ),
+            configuration=Configuration(identity.voters, identity.observers),
+            tick_s=tick_ms / 1000,
+            raft_log=stores.raft_log,
+            writer=stores.log_writer,
+            mempool=self.mempool,
+            voters=identity.genesis.voters_digest,
+            epoch=0,
+            rules=RULES_VERSION,
+            tip=self._tip,
+            applied_index=lambda: self.apply.applied_index,
+            now_ms=self.now_ms,
+            send=self.network.send,
+            on_committed=self._on_committed,
+            on_reads=lambda states, dropped: self.reads.answer(states, dropped),
+            rng=random.Random(secrets.randbits(64)),
+        )
+        self.reads = Reads(
+            self.ordering.raw_node,
+            wake=self.ordering.wake,
+            applied_index=lambda: self.apply.applied_index,
+            retry_s=election_ms / 2000,
+        )
+
+    def _make_transport_loops(self) -> None:
+        self.forwarding = Forwarding(
+            network=self.network,
+            mempool=self.mempool,
+            intake=self.intake,
+            leader=lambda: self.ordering.leader,
+            own_id=self.identity.peer_id,
+            reoffer_s=_REOFFER_S,
+        )
+        self.gossiping = Gossiping(network=self.network, intake=self.intake)
+        self.anti_entropy = AntiEntropy(
+            network=self.network,
+            mempool=self.mempool,
+            intake=self.intake,
+            is_known=self.view.is_known,
+            session=secrets.token_bytes(16),
+        )
+
+    def _make_service(self) -> None:
+        identity, stores = self.identity, self.stores
+        self.reading = Reading(
+            genesis=identity.genesis,
+            state=self.state,
+            views=stores.views,
+            reader=stores.reader,
+            reader_thread=stores.reader_thread,
+            outbox=stores.outbox,
+            outbox_thread=stores.outbox_writer,
+            mempool=self.mempool,
+            reads=self.reads,
+            is_in_outbox=self.outbox.is_pending,
+        )
+        signer = None
+        if identity.author is not None:
+            signer = Signer(
+                identity.author, identity.genesis.network, secrets.token_bytes, self.now_ms
+            )
+        self.submitting = Submitting(
+            intake=self.intake,
+            mempool=self.mempool,
+            outbox=self.outbox,
+            waiters=self.waiters,
+            signer=signer,
+            status=self.reading.status_of,
+            find_events=self.reading.find_events,
+        )
+        self.status = Status(
+            config=self.config,
+            identity=identity,
+            directory=self.directory,
+            raft_log=stores.raft_log,
+            views=stores.views,
+            mempool=self.mempool,
+            outbox=self.outbox,
+            intake=self.intake,
+            ordering=self.ordering,
+            apply=self.apply,
+            network=self.network,
+            now_ms=self.now_ms,
+        )
+        self.service = NodeService(
+            submitting=self.submitting,
+            reading=self.reading,
+            status=self.status,
+            ordering=self.ordering,
+            voters=identity.voters,
+            own_id=identity.peer_id,
+            is_disk_low=self.status.is_disk_low,
+        )
+
+    # What one part tells the others.
+
+    def _tip(self) -> Parent:
+        tip = self.stores.views.tip
+        return Parent(tip.height, tip.hash, tip.time_ms)
+
+    def _hello(self) -> Hello:
+        return Hello(
+            network=self.identity.genesis.network,
+            protocol=PROTOCOL_VERSION,
+            protocol_oldest=PROTOCOL_VERSION_OLDEST,
+            release=__version__,
+            parameters=parameters_digest(),
+            incarnation=self.stores.raft_log.incarnation,
+            height=self.reading.head().height,
+            addresses=self.config.net.announce,
+            time_ms=self.now_ms(),
+        )
+
+    def _is_allowed(self, peer: str) -> bool:
+        return peer in self.identity.nodes
+
+    def _on_admitted(self, carried: Sequence[Carried], peer: str | None) -> None:
+        if peer is None:
+            self.forwarding.offer(carried)
+            self.gossiping.offer(carried)
+        self.ordering.wake()
+
+    def _on_rejected(self, reason: str, peer: str | None) -> None:
+        is_due, held = self._reject_lines.allows(f"{peer} {reason}", trio.current_time())
+        if is_due:
+            _logger.warning("transaction_rejected", reason=reason, peer=peer, held_back=held)
+
+    def _on_raft(self, peer: str, data: bytes) -> bool:
+        # A wiped node is somebody else: it may have voted before and not know it.
+        return peer not in self._same_log or self.ordering.receive(peer, data)
+
+    async def _on_request(self, peer: str, protocol: str, data: bytes) -> bytes:
+        if protocol == "forward":
+            return await self.forwarding.answer(peer, data)
+        if protocol == "sync":
+            return self.anti_entropy.answer(data)
+        raise DecodeError(f"nothing answers on {protocol}", reason="malformed")
+
+    def _on_peer(self, peer: str, is_up: bool) -> None:
+        _logger.info("peer_up" if is_up else "peer_down", peer=peer)
+        if is_up:
+            self._note_incarnation(peer)
+            return
+        self._same_log.discard(peer)
+        self.anti_entropy.forget(peer)
+        self.ordering.raw_node.report_unreachable(peer)
+        self.ordering.wake()
+
+    def _note_incarnation(self, peer: str) -> None:
+        [info] = [info for info in self.network.peers() if info.peer == peer]
+        if info.incarnation == self.identity.nodes[peer].incarnation:
+            self._same_log.add(peer)
+            return
+        _logger.error(
+            "peer_wiped",
+            peer=peer,
+            reason="it has another incarnation than the genesis says: it takes no part in Raft",
+        )
+
+    def _on_committed(self, entries: Sequence[Entry]) -> None:
+        self.apply.committed(entries)
+
+    def _on_applied(self, blocks: Sequence[AppliedBlock], index: int) -> None:
+        if not self._is_joined:
+            # The start: the log is applied, and there is nobody yet to be told.
+            return
+        committed: list[bytes] = []
+        for block in blocks:
+            ends = settled(block)
+            ids = [id_ for id_, _ in ends]
+            self.mempool.remove(ids)
+            for id_, end in ends:
+                self.waiters.settle(id_, end)
+                if end.state != "committed":
+                    self.outbox.settle([id_], "rejected" if end.state == "rejected" else "expired")
+            committed += [id_ for id_, end in ends if end.state == "committed"]
+            self.submitting.forget(ids)
+            header = block.block.header
+            _logger.info(
+                "block",
+                height=header.height,
+                index=block.index,
+                transactions=len(block.transactions),
+                dropped=sum(item.outcome != "applied" for item in block.transactions),
+                hash=block.block.hash.hex()[:16],
+            )
+        self.outbox.settle(committed, "committed")
+        if blocks:
+            tip = blocks[-1].tip
+            self.reading.applied(tip.height, tip.hash)
+        self.ordering.raw_node.applied(index)
+        self.ordering.proposer.applied(index)
+        self.reads.applied()
+        self.ordering.wake()
+
+    async def expire(self) -> None:
+        """Drop what expired from the mempool, and say so to whoever waits."""
+        while True:
+            await trio.sleep(_EXPIRY_PERIOD_S)
+            expired = self.mempool.expire(self.now_ms())
+            for id_ in expired:
+                self.waiters.settle(id_, Settled("expired", "expired"))
+            self.outbox.settle(expired, "expired")
+            self.submitting.forget(expired)
+
+    async def reload_outbox(self) -> None:
+        """Offer again what this node accepted before it stopped."""
+        rows = await self.stores.outbox_writer.run(self.stores.outbox.pending)
+        self.outbox.load(row.id for row in rows)
+        ended: list[bytes] = []
+        for start in range(0, len(rows), 256):
+            part = rows[start : start + 256]
+            admitted = await self.intake.admit([row.carried for row in part], None)
+            for row, item in zip(part, admitted, strict=True):
+                if item.is_accepted and item.carried is not None:
+                    self.submitting.remember(item.carried)
+                elif item.verdict.reason == "known":
+                    self.outbox.settle([row.id], "committed")
+                elif item.verdict.reason == "expired":
+                    ended.append(row.id)
+        self.outbox.settle(ended, "expired")
+        if rows:
+            _logger.info("outbox_loaded", transactions=len(rows), expired=len(ended))

@@ -1,0 +1,82 @@
+"""Who this node is: its keys, the genesis of its network, and its place in it."""
+
+from dataclasses import dataclass
+
+from p2pcity.crypto import keys
+from p2pcity.crypto.keys import PrivateKey
+from p2pcity.errors import ConfigError, DecodeError
+from p2pcity.node.config import Config
+from p2pcity.node.config_reading import read_secret
+from p2pcity.wire import genesis as genesis_wire
+from p2pcity.wire.genesis import Genesis, GenesisNode
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The node's keys and what the genesis says of it; `author` is None when it signs for nobody.
+
+    `nodes` maps peer ids to the nodes of the genesis, in its order.
+    """
+
+    key: PrivateKey
+    author: PrivateKey | None
+    peer_id: str
+    genesis: Genesis
+    node: GenesisNode
+    nodes: dict[str, GenesisNode]
+
+    @property
+    def voters(self) -> tuple[str, ...]:
+        """The peer ids of the orderers."""
+        return tuple(peer for peer, node in self.nodes.items() if node.role == "orderer")
+
+    @property
+    def observers(self) -> tuple[str, ...]:
+        """The peer ids of the observers."""
+        return tuple(peer for peer, node in self.nodes.items() if node.role == "observer")
+
+
+def load_identity(config: Config) -> Identity:
+    """Read keys and genesis; raises ConfigError when they do not belong together."""
+    key = PrivateKey.from_pem(read_secret(config.node.key, "node.key"))
+    author = None
+    if config.node.author_key is not None:
+        author = PrivateKey.from_pem(read_secret(config.node.author_key, "node.author_key"))
+    genesis = _read_genesis(config)
+    nodes = {keys.peer_id(node.key): node for node in genesis.nodes}
+    peer_id = keys.peer_id(key.public)
+    node = nodes.get(peer_id)
+    if node is None:
+        raise ConfigError(
+            f"{config.node.genesis}: this node ({peer_id}) is not in the genesis "
+            f"of {genesis.name!r}",
+            remedy="Make the genesis with this node's node.card (p2pcity genesis new --card ...), "
+            "or name the right node.key.",
+        )
+    if node.role != config.node.role:
+        raise ConfigError(
+            f"node.role is {config.node.role!r}, the genesis makes this node an {node.role}",
+            remedy=f"Set node.role to {node.role!r}.",
+        )
+    return Identity(key, author, peer_id, genesis, node, nodes)
+
+
+def _read_genesis(config: Config) -> Genesis:
+    path = config.node.genesis
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path}: there is no genesis file",
+            remedy="Make one from all cards with `p2pcity genesis new`, and copy it here.",
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: {error.strerror}", remedy="Let the node's user read the genesis file."
+        ) from error
+    try:
+        return genesis_wire.decode(data)
+    except DecodeError as error:
+        raise ConfigError(
+            f"{path}: {error}", remedy="Copy the genesis file again, in binary."
+        ) from error

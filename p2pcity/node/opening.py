@@ -1,0 +1,102 @@
+"""Opens a data directory for the daemon, in the order that the ledger's promises need."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import trio
+
+from p2pcity.errors import ConfigError, CorruptionError
+from p2pcity.ledger.data_directory import DataDirectory, open_directory
+from p2pcity.ledger.lock import DataLock
+from p2pcity.ledger.outbox import Outbox
+from p2pcity.ledger.segment_log import SegmentLog
+from p2pcity.ledger.views_reader import ViewsReader
+from p2pcity.ledger.views_store import ViewsStore
+from p2pcity.ledger.writer import WriterThread
+from p2pcity.wire.genesis import Genesis
+
+_logger = structlog.get_logger("p2pcity.node.opening")
+
+
+@dataclass(slots=True)
+class Stores:
+    """What lies open while the daemon runs: the lock, three stores and a writer for each."""
+
+    lock: DataLock
+    raft_log: SegmentLog
+    outbox: Outbox
+    views: ViewsStore
+    log_writer: WriterThread
+    outbox_writer: WriterThread
+    views_writer: WriterThread
+    reader: ViewsReader
+    reader_thread: WriterThread
+    probe: ViewsReader
+
+    async def close(self) -> None:
+        """Close everything, the lock last."""
+        await self.log_writer.run(self.raft_log.close)
+        await self.outbox_writer.run(self.outbox.close)
+        await self.reader_thread.run(self.reader.close)
+        self.probe.close()
+        await self.views_writer.run(self.views.close)
+        for writer in (self.log_writer, self.outbox_writer, self.views_writer, self.reader_thread):
+            await writer.close()
+        self.lock.release()
+
+
+async def open_stores(path: Path, *, genesis: Genesis, peer_id: str, incarnation: bytes) -> Stores:
+    """Lock the directory, recover the segment log, open the outbox and the views.
+
+    `incarnation` is what the genesis says of this node; another one on disk means that the
+    directory is not the one that the network knows. Raises LockedError, CorruptionError,
+    ConfigError. The views are not yet caught up: the apply loop does that.
+    """
+    directory = open_directory(path)
+    lock = DataLock(path, peer_id)
+    lock.acquire()
+    try:
+        raft_log = await trio.to_thread.run_sync(SegmentLog.open, directory.log)
+        if raft_log.incarnation != incarnation:
+            raise ConfigError(
+                f"{path}: this log has incarnation {raft_log.incarnation.hex()}, "
+                f"the genesis expects {incarnation.hex()} of this node",
+                remedy="Start the node with the data directory whose node.card is in the genesis.",
+            )
+        raft_log.bind_network(genesis.network)
+        if raft_log.recovery is not None:
+            _logger.warning("log_tail_cut", reason=str(raft_log.recovery))
+        outbox = await trio.to_thread.run_sync(Outbox.open, directory.outbox)
+        views = await trio.to_thread.run_sync(_open_views, directory, genesis, raft_log)
+    except BaseException:  # whatever it is, the directory is free for the next start
+        lock.release()
+        raise
+    return Stores(
+        lock,
+        raft_log,
+        outbox,
+        views,
+        WriterThread("log", 64),
+        WriterThread("outbox", 64),
+        WriterThread("views", 64),
+        views.open_reader(),
+        WriterThread("reader", 256),
+        # The event loop's own look at the index of ids: one short look-up a transaction.
+        views.open_reader(),
+    )
+
+
+def _open_views(directory: DataDirectory, genesis: Genesis, raft_log: SegmentLog) -> ViewsStore:
+    views = ViewsStore.open(directory.views, genesis=genesis, raft_log=raft_log)
+    if views.recovery is not None:
+        _logger.warning("views_rebuilt", reason=str(views.recovery))
+    if views.applied_index > raft_log.last_index:
+        raise CorruptionError(
+            f"the views stand at index {views.applied_index}, "
+            f"the segment log ends at {raft_log.last_index}: committed entries are missing",
+            index=raft_log.last_index + 1,
+            remedy="Restore log/ from a copy that is newer, or join again under a new "
+            "incarnation: p2pcity init.",
+        )
+    return views

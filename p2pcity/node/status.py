@@ -1,0 +1,283 @@
+"""What the node says of itself: status, peers, raft and mempool as JSON-able tables."""
+
+import os
+import resource
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import trio
+
+from p2pcity import __version__
+from p2pcity.ledger.data_directory import DataDirectory
+from p2pcity.ledger.segment_log import SegmentLog
+from p2pcity.ledger.views_store import ViewsStore
+from p2pcity.mempool.mempool import Mempool
+from p2pcity.net.network import Network
+from p2pcity.node.apply_loop import ApplyLoop
+from p2pcity.node.config import Config
+from p2pcity.node.identity import Identity
+from p2pcity.node.intake import Intake
+from p2pcity.node.ordering_loop import OrderingLoop
+from p2pcity.node.outbox_loop import OutboxLoop
+
+_PAGE_BYTES = resource.getpagesize()
+# Behind by more than this many blocks, or without a leader, a node is not ready.
+LAG_BLOCKS_MAX = 100
+
+
+class Status:
+    """Reads every room's counters; changes nothing."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        identity: Identity,
+        directory: DataDirectory,
+        raft_log: SegmentLog,
+        views: ViewsStore,
+        mempool: Mempool,
+        outbox: OutboxLoop,
+        intake: Intake,
+        ordering: OrderingLoop,
+        apply: ApplyLoop,
+        network: Network,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._config = config
+        self._genesis = identity.genesis
+        self._own_id = identity.peer_id
+        self._incarnation = identity.node.incarnation
+        self._nodes = identity.nodes
+        self._directory = directory
+        self._raft_log = raft_log
+        self._views = views
+        self._mempool = mempool
+        self._outbox = outbox
+        self._intake = intake
+        self._ordering = ordering
+        self._apply = apply
+        self._network = network
+        self._now_ms = now_ms
+        self._started_s = trio.current_time()
+
+    def reasons_not_ready(self) -> tuple[str, ...]:
+        """Why clients should rather ask another node; empty when all is well."""
+        reasons = []
+        raft = self._ordering.raw_node.status()
+        if raft.leader is None:
+            reasons.append("no leader is known: an election is under way, or a quorum is missing")
+        elif not raft.has_quorum:
+            reasons.append("the leader was not heard within the election time-out")
+        lag = self._apply.target_index - self._apply.applied_index
+        if lag > LAG_BLOCKS_MAX:
+            reasons.append(f"{lag} committed blocks are not yet applied")
+        if self.is_disk_low():
+            reasons.append(
+                "the disk has less free than ledger.disk_free_bytes_min: "
+                "no transactions are taken until there is room"
+            )
+        return tuple(reasons)
+
+    def is_disk_low(self) -> bool:
+        """Whether the data directory's disk is so full that clients are turned away."""
+        return self._directory.free_bytes() < self._config.ledger.disk_free_bytes_min
+
+    def status(self) -> Mapping[str, object]:
+        """What `p2pcity status` shows."""
+        raft = self._ordering.raw_node.status()
+        meta = self._views.meta
+        peers = self._network.peers()
+        pool = self._mempool.statistics()
+        reasons = self.reasons_not_ready()
+        return {
+            "version": 1,
+            "release": __version__,
+            "node": {
+                "name": self._config.node.name,
+                "member": self._member(self._own_id),
+                "role": self._config.node.role,
+                "peer": self._own_id,
+                "incarnation": self._incarnation.hex(),
+                "pid": os.getpid(),
+                "uptime_s": round(trio.current_time() - self._started_s, 1),
+            },
+            "network": {"name": self._genesis.name, "id": self._genesis.network.hex()},
+            "raft": {
+                "role": raft.role.value,
+                "term": raft.term,
+                "leader": raft.leader,
+                "leader_name": self._name(raft.leader),
+                "has_quorum": raft.has_quorum,
+                "commit_index": raft.commit,
+                "last_index": raft.last_index,
+                "applied_index": self._apply.applied_index,
+                "leader_changes": self._ordering.leader_changes,
+            },
+            "ledger": {
+                "height": meta.tip.height,
+                "head": meta.tip.hash.hex(),
+                "time_ms": meta.tip.time_ms,
+                "tree_size": meta.tip.frontier.size,
+                "root": meta.tip.frontier.root.hex(),
+                "events": meta.events,
+                "dropped": meta.dropped,
+            },
+            "lag": {
+                "blocks": max(0, raft.commit - self._apply.applied_index),
+                "seconds": round(self._lag_s(self._now_ms()), 1),
+            },
+            "peers": {
+                "known": len(peers),
+                "connected": sum(peer.is_connected for peer in peers),
+                "mesh": sum(peer.is_in_mesh for peer in peers),
+            },
+            "mempool": {
+                "transactions": pool.transactions,
+                "bytes": pool.bytes,
+                "bytes_max": pool.bytes_max,
+            },
+            "outbox": {"pending": self._outbox.pending_count},
+            "disk": self._disk(),
+            "process": process_figures(),
+            "verdicts": {
+                f"{kind}.{reason}": count
+                for (kind, reason), count in sorted(self._intake.verdicts.items())
+            },
+            "is_ready": not reasons,
+            "alarms": list(reasons),
+        }
+
+    def _disk(self) -> Mapping[str, object]:
+        disk = self._raft_log.statistics()
+        return {
+            "free_bytes": self._directory.free_bytes(),
+            "log_bytes": self._raft_log.size_bytes,
+            "views_bytes": _size(self._directory.views),
+            "outbox_bytes": _size(self._directory.outbox),
+            "syncs": disk.syncs,
+            "sync_ms_p50": round(disk.sync_ms_quantile(0.5), 3),
+            "sync_ms_p99": round(disk.sync_ms_quantile(0.99), 3),
+        }
+
+    def peers(self) -> Mapping[str, object]:
+        """What `p2pcity peers` shows."""
+        raft = self._ordering.raw_node.status()
+        height = self._views.meta.tip.height
+        rows = []
+        for peer in self._network.peers():
+            node = self._nodes.get(peer.peer)
+            rows.append(
+                {
+                    "peer": peer.peer,
+                    "name": self._name(peer.peer),
+                    "member": self._member(peer.peer),
+                    "role": "unknown" if node is None else node.role,
+                    "is_leader": peer.peer == raft.leader,
+                    "direction": peer.direction,
+                    "address": peer.address,
+                    "rtt_ms": peer.rtt_ms,
+                    "is_connected": peer.is_connected,
+                    "is_in_mesh": peer.is_in_mesh,
+                    "bytes_in": peer.bytes_in,
+                    "bytes_out": peer.bytes_out,
+                    "height": peer.height,
+                    "lag_blocks": None if peer.height is None else max(0, height - peer.height),
+                    "incarnation": None if peer.incarnation is None else peer.incarnation.hex(),
+                    "score": peer.score,
+                    "state": peer.state,
+                    "refusal": peer.last_refusal,
+                }
+            )
+        return {"version": 1, "peers": rows}
+
+    def raft(self) -> Mapping[str, object]:
+        """What `p2pcity raft status` shows; the figures of the others are known to a leader."""
+        raft = self._ordering.raw_node.status()
+        voters = [peer for peer, node in self._nodes.items() if node.role == "orderer"]
+        connected = {peer.peer for peer in self._network.peers() if peer.is_connected}
+        rows = []
+        for peer, node in self._nodes.items():
+            known = raft.progress.get(peer)
+            is_self = peer == self._own_id
+            rows.append(
+                {
+                    "peer": peer,
+                    "name": self._name(peer),
+                    "member": node.member,
+                    "role": node.role,
+                    "is_self": is_self,
+                    "is_leader": peer == raft.leader,
+                    "is_voter": node.role == "orderer",
+                    "is_reachable": is_self or peer in connected,
+                    "match_index": None if known is None else known.match,
+                    "trails": None if known is None else max(0, raft.last_index - known.match),
+                    "state": None if known is None else known.state.value,
+                    "contact_ticks": None if known is None else known.contact_ticks,
+                    "incarnation": node.incarnation.hex(),
+                }
+            )
+        up = sum(1 for peer in voters if peer == self._own_id or peer in connected)
+        return {
+            "version": 1,
+            "term": raft.term,
+            "leader": raft.leader,
+            "leader_name": self._name(raft.leader),
+            "role": raft.role.value,
+            "commit_index": raft.commit,
+            "applied_index": self._apply.applied_index,
+            "last_index": raft.last_index,
+            "has_quorum": raft.has_quorum,
+            "voters": len(voters),
+            "voters_reachable": up,
+            "tolerates_more_failures": max(0, up - (len(voters) // 2 + 1)),
+            "ignored": dict(raft.ignored),
+            "nodes": rows,
+        }
+
+    def mempool(self) -> Mapping[str, object]:
+        """Counts, bytes and bounds of the mempool."""
+        pool = self._mempool.statistics()
+        return {
+            "version": 1,
+            "transactions": pool.transactions,
+            "bytes": pool.bytes,
+            "bytes_max": pool.bytes_max,
+            "authors": pool.authors,
+            "blocks_in_flight": self._ordering.proposer.blocks_in_flight,
+            "outbox_pending": self._outbox.pending_count,
+        }
+
+    def _lag_s(self, now_ms: int) -> float:
+        if self._apply.applied_index >= self._apply.target_index:
+            return 0.0
+        return max(0, now_ms - self._views.meta.tip.time_ms) / 1000
+
+    def _name(self, peer: str | None) -> str | None:
+        node = self._nodes.get(peer) if peer is not None else None
+        return None if node is None else f"{node.member}/{node.name}"
+
+    def _member(self, peer: str) -> str | None:
+        node = self._nodes.get(peer)
+        return None if node is None else node.member
+
+
+def process_figures() -> dict[str, object]:
+    """Resident memory in bytes, CPU seconds so far and open descriptors of this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    with open("/proc/self/statm", encoding="ascii") as file:
+        resident = int(file.read().split()[1]) * _PAGE_BYTES
+    return {
+        "rss_bytes": resident,
+        "cpu_s": round(used.ru_utime + used.ru_stime, 3),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+    }
+
+
+def _size(path: Path) -> int:
+    total = 0
+    for name in (path.name, path.name + "-wal"):
+        part = path.with_name(name)
+        if part.exists():
+            total += part.stat().st_size
+    return total

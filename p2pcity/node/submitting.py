@@ -1,0 +1,249 @@
+"""What clients bring: transactions they signed, and events that this node signs for them."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from p2pcity.api.service import Answer, EventInput, StatusName, TransactionStatus, Wait
+from p2pcity.crypto.keys import PrivateKey
+from p2pcity.errors import DecodeError, MempoolFull, Unavailable
+from p2pcity.mempool.mempool import Mempool
+from p2pcity.node.intake import Admitted, Intake
+from p2pcity.node.outbox_loop import OutboxLoop
+from p2pcity.node.waiting import Settled, Waiters
+from p2pcity.wire import event as event_wire
+from p2pcity.wire import transaction as transaction_wire
+from p2pcity.wire.limits import EVENTS_MAX, EXPIRES_AHEAD_MS_MAX, TRANSACTION_BYTES_MAX
+
+_KNOWN = frozenset(("duplicate", "known"))
+# Signature, payload and array heads of a transaction, beside its events.
+_TRANSACTION_OVERHEAD_BYTES = 512
+# A quarter of an hour below the limit, so that a clock that is behind elsewhere accepts it.
+_LIFETIME_MS = EXPIRES_AHEAD_MS_MAX - 15 * 60 * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """The node's own author key, and where its salts, nonces and time come from."""
+
+    key: PrivateKey
+    network: bytes
+    random_bytes: Callable[[int], bytes]
+    now_ms: Callable[[], int]
+
+
+class Submitting:
+    """Admits, signs, waits and answers."""
+
+    def __init__(
+        self,
+        *,
+        intake: Intake,
+        mempool: Mempool,
+        outbox: OutboxLoop,
+        waiters: Waiters,
+        signer: Signer | None,
+        status: Callable[[bytes], Awaitable[TransactionStatus]],
+        find_events: Callable[[Sequence[bytes]], Awaitable[Mapping[bytes, bytes]]],
+    ) -> None:
+        self._intake = intake
+        self._mempool = mempool
+        self._outbox = outbox
+        self._waiters = waiters
+        self._signer = signer
+        self._status = status
+        self._find_events = find_events
+        self._pending_names: dict[bytes, tuple[bytes, int]] = {}
+        self._names_by_id: dict[bytes, tuple[bytes, ...]] = {}
+
+    async def submit(
+        self, carried: Sequence[bytes], wait: Wait, timeout_ms: int
+    ) -> Sequence[Answer]:
+        """Admit `carried` and wait as told (`api.service.Service.submit`)."""
+        admitted = await self._intake.admit(carried, None)
+        if admitted and all(item.verdict.reason == "queue-full" for item in admitted):
+            raise MempoolFull("the mempool is full")
+        return await self._finish(admitted, wait, timeout_ms)
+
+    async def _finish(
+        self, admitted: Sequence[Admitted], wait: Wait, timeout_ms: int
+    ) -> list[Answer]:
+        pending = [
+            item.carried
+            for item in admitted
+            if item.carried is not None
+            and (item.is_accepted or item.verdict.reason in _KNOWN)
+            and item.carried.transaction.id in self._mempool
+        ]
+        ends: dict[bytes, Settled] = {}
+        if wait == "committed" and pending:
+            group = self._waiters.open(item.transaction.id for item in pending)
+            ends = await self._waiters.wait_settled(group, timeout_ms / 1000)
+            pending = [item for item in pending if item.transaction.id not in ends]
+        if wait != "none" and pending:
+            # Whoever is told "pending" may go away: from here on this node's disk answers for it.
+            await self._outbox.accept(pending)
+        return [await self._answer(item, ends) for item in admitted]
+
+    async def _answer(self, admitted: Admitted, ends: Mapping[bytes, Settled]) -> Answer:
+        verdict = admitted.verdict
+        id_ = verdict.id
+        if id_ is None and admitted.carried is not None:
+            id_ = admitted.carried.transaction.id
+        if not admitted.is_accepted and verdict.reason not in _KNOWN:
+            return Answer(id_, verdict.kind, "rejected", verdict.reason)
+        assert id_ is not None, "what was admitted has an id"
+        end = ends.get(id_)
+        if end is not None:
+            return Answer(
+                id_, "accept", _status_name(end.state), end.reason, end.height, end.leaf_index
+            )
+        status = await self._status(id_)
+        name: StatusName = "pending" if status.status == "unknown" else status.status
+        return Answer(id_, "accept", name, status.reason, status.height, status.leaf_index)
+
+    async def submit_events(
+        self, events: Sequence[EventInput], wait: Wait, timeout_ms: int
+    ) -> Sequence[Answer]:
+        """Sign `events` as this node's author and submit (`Service.submit_events`)."""
+        signer = self._signer
+        if signer is None:
+            raise Unavailable(
+                "this node signs for nobody",
+                remedy="Set node.author_key on the node, or sign on your side "
+                "and send to /v1/transactions.",
+            )
+        author = signer.key.public
+        names = [event_wire.name_key(author, item.source, item.id) for item in events]
+        # Pending ones are looked up after the ledger, without a wait between: what is applied
+        # meanwhile is found in one of the two.
+        found = await self._find_events(names)
+        known: dict[bytes, tuple[bytes, int | None]] = {
+            name: (id_, None) for name, id_ in found.items()
+        }
+        for name in names:
+            if name in self._pending_names:
+                known[name] = self._pending_names[name]
+        fresh: dict[bytes, EventInput] = {}
+        for name, item in zip(names, events, strict=True):
+            if name not in known:
+                fresh.setdefault(name, item)
+        answers: dict[bytes, Answer] = {}
+        if fresh:
+            signed = _sign(signer, fresh)
+            known.update(
+                (name, (carried.transaction.id, position))
+                for carried, held in signed
+                for position, name in enumerate(held)
+            )
+            # Remembered before the first wait, so that a retry meanwhile is not signed again.
+            for carried, held in signed:
+                self._remember(carried.transaction.id, held)
+            answers = {
+                answer.id: answer
+                for answer in await self.submit([item.data for item, _ in signed], wait, timeout_ms)
+                if answer.id is not None
+            }
+            for id_, answer in answers.items():
+                if answer.verdict != "accept":
+                    self.forget([id_])
+        missing = [id_ for id_, _ in known.values() if id_ not in answers]
+        if missing:
+            answers.update(await self._follow(dict.fromkeys(missing), wait, timeout_ms))
+        return [_for_event(answers[known[name][0]], known[name][1]) for name in names]
+
+    async def _follow(
+        self, ids: Mapping[bytes, None], wait: Wait, timeout_ms: int
+    ) -> dict[bytes, Answer]:
+        """Answers for transactions that were submitted earlier."""
+        admitted = []
+        answers: dict[bytes, Answer] = {}
+        for id_ in ids:
+            carried = self._mempool.get(id_)
+            if carried is not None:
+                admitted.append(Admitted(self._intake.known_verdict(id_), carried))
+                continue
+            status = await self._status(id_)
+            answers[id_] = Answer(
+                id_, "accept", status.status, status.reason, status.height, status.leaf_index
+            )
+        for answer in await self._finish(admitted, wait, timeout_ms):
+            assert answer.id is not None
+            answers[answer.id] = answer
+        return answers
+
+    def _remember(self, id_: bytes, names: tuple[bytes, ...]) -> None:
+        self._names_by_id[id_] = names
+        for position, name in enumerate(names):
+            self._pending_names[name] = (id_, position)
+
+    def remember(self, carried: transaction_wire.Carried) -> None:
+        """Note a transaction of this node's author that is on its way again after a restart."""
+        author = carried.transaction.author
+        if self._signer is None or author != self._signer.key.public:
+            return
+        names = tuple(
+            event_wire.name_key(author, event.source, event.id)
+            for event in carried.decoded_events()
+            if event is not None
+        )
+        self._remember(carried.transaction.id, names)
+
+    def forget(self, ids: Sequence[bytes]) -> None:
+        """Drop the names of transactions that ended: the views answer for them now."""
+        for id_ in ids:
+            for name in self._names_by_id.pop(id_, ()):
+                self._pending_names.pop(name, None)
+
+
+def _sign(
+    signer: Signer, fresh: Mapping[bytes, EventInput]
+) -> list[tuple[transaction_wire.Carried, tuple[bytes, ...]]]:
+    signed = []
+    for group in _groups(fresh):
+        events = [item.with_salt(signer.random_bytes(16)) for _, item in group]
+        carried = transaction_wire.make(
+            signer.key,
+            signer.network,
+            events,
+            signer.now_ms() + _LIFETIME_MS,
+            signer.random_bytes(16),
+        )
+        signed.append((carried, tuple(name for name, _ in group)))
+    return signed
+
+
+def _groups(fresh: Mapping[bytes, EventInput]) -> Iterator[list[tuple[bytes, EventInput]]]:
+    """Cut events into transactions of at most 256 events and 64 KiB."""
+    group: list[tuple[bytes, EventInput]] = []
+    room = TRANSACTION_BYTES_MAX - _TRANSACTION_OVERHEAD_BYTES
+    size = 0
+    for name, item in fresh.items():
+        length = len(event_wire.encode(item.with_salt(bytes(16)))) + 5
+        if length > room:
+            raise DecodeError("an event is too large for a transaction", reason="size")
+        if group and (len(group) == EVENTS_MAX or size + length > room):
+            yield group
+            group, size = [], 0
+        group.append((name, item))
+        size += length
+    if group:
+        yield group
+
+
+def _for_event(answer: Answer, position: int | None) -> Answer:
+    return Answer(
+        answer.id,
+        answer.verdict,
+        answer.status,
+        answer.reason,
+        answer.height,
+        answer.leaf_index,
+        position,
+        answer.detail,
+    )
+
+
+def _status_name(state: str) -> StatusName:
+    if state == "committed":
+        return "committed"
+    return "expired" if state == "expired" else "rejected"
