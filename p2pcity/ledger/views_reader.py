@@ -154,6 +154,10 @@ class ViewsReader:
 
         return self._run(read)
 
+    def count_events(self, height: int, position: int) -> int:
+        """Return how many events a transaction brought into the views; 0: all were duplicates."""
+        return self._run(lambda: events.count(self._connection, height, position))
+
     def block(self, height: int) -> BlockRecord | None:
         """Return the row of the block at `height`, None when there is none."""
         return self._run(lambda: blocks.read(self._connection, height))

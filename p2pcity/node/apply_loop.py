@@ -5,6 +5,7 @@ is behind holds a few blocks in memory and not the whole distance.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import structlog
 import trio
@@ -110,15 +111,17 @@ class ApplyLoop:
 
 
 def settled(block: AppliedBlock) -> list[tuple[bytes, Settled]]:
-    """How each transaction of an applied block ended; duplicates ended where they first stood."""
+    """How each transaction of an applied block ended; one dropped as a duplicate ended before."""
     height = block.block.header.height
-    ends = []
+    ends: list[tuple[bytes, Settled]] = []
     for item in block.transactions:
         if item.carried is None or item.outcome == "duplicate":
             continue
         id_ = item.carried.transaction.id
         if item.outcome == "applied":
-            ends.append((id_, Settled("committed", "", height, item.leaf_index)))
+            is_duplicate = len(item.duplicate_events) == item.carried.transaction.count
+            state: Literal["committed", "duplicate"] = "duplicate" if is_duplicate else "committed"
+            ends.append((id_, Settled(state, "", height, item.leaf_index)))
         elif item.outcome == "expired":
             ends.append((id_, Settled("expired", "expired")))
         else:

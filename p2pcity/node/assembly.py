@@ -346,13 +346,14 @@ class Parts:
         committed: list[bytes] = []
         for block in blocks:
             ends = settled(block)
-            ids = [id_ for id_, _ in ends]
+            ids = [item.carried.id for item in block.transactions if item.carried is not None]
             self.mempool.remove(ids)
             for id_, end in ends:
                 self.waiters.settle(id_, end)
-                if end.state != "committed":
-                    self.outbox.settle([id_], "rejected" if end.state == "rejected" else "expired")
-            committed += [id_ for id_, end in ends if end.state == "committed"]
+                if end.height is not None:
+                    committed.append(id_)
+                else:
+                    self.outbox.settle([id_], "expired" if end.state == "expired" else "rejected")
             self.submitting.forget(ids)
             header = block.block.header
             _logger.info(

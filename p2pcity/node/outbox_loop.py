@@ -67,6 +67,8 @@ class OutboxLoop:
             raise Unavailable("the outbox has too many rows waiting", remedy="Send more slowly.")
         write = _Write(rows)
         self._writes.append(write)
+        # Pending from now on: what is settled while the rows are on their way is not missed.
+        self._pending.update(row[0] for row in rows)
         self._work.set()
         await write.done.wait()
         if write.error is not None:
@@ -104,12 +106,10 @@ class OutboxLoop:
             # No room on the disk: the clients hear it, the node goes on, nothing was accepted.
             for write in group:
                 write.error = error
+                self._pending.difference_update(row[0] for row in write.rows)
             # The ends are not lost: they wait for the next group.
             self._settled = settled | self._settled
             if not group:
                 await trio.sleep(_RETRY_S)
-        else:
-            for write in group:
-                self._pending.update(row[0] for row in write.rows)
         for write in group:
             write.done.set()

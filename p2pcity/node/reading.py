@@ -84,7 +84,7 @@ class Reading:
     async def status_of(self, id_: bytes) -> TransactionStatus:
         """Where the transaction stands, as far as this node applied."""
         found = await self._thread.run(self._read_status, id_)
-        if found is not None and found.status == "committed":
+        if found is not None and found.leaf_index is not None:
             return found
         carried = self._mempool.get(id_)
         if carried is not None or self._is_in_outbox(id_):
@@ -110,9 +110,12 @@ class Reading:
         transaction = (
             None if data is None else transaction_wire.decode(transaction_wire.signed_part(data))
         )
+        status = _STATUS_BY_OUTCOME.get(record.outcome, "rejected")
+        if status == "committed" and not self._reader.count_events(record.height, record.position):
+            status = "duplicate"
         return TransactionStatus(
             id_,
-            _STATUS_BY_OUTCOME.get(record.outcome, "rejected"),
+            status,
             "" if record.outcome == "applied" else record.outcome,
             record.height,
             record.leaf_index,

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from p2pcity.api.service import Answer, EventInput, StatusName, TransactionStatus, Wait
+from p2pcity.api.service import Answer, EventInput, TransactionStatus, Wait
 from p2pcity.crypto.keys import PrivateKey
 from p2pcity.errors import DecodeError, MempoolFull, Unavailable
 from p2pcity.mempool.mempool import Mempool
@@ -78,7 +78,7 @@ class Submitting:
         if wait == "committed" and pending:
             group = self._waiters.open(item.transaction.id for item in pending)
             ends = await self._waiters.wait_settled(group, timeout_ms / 1000)
-            pending = [item for item in pending if item.transaction.id not in ends]
+            pending = [item for item in pending if item.transaction.id in self._mempool]
         if wait != "none" and pending:
             # Whoever is told "pending" may go away: from here on this node's disk answers for it.
             await self._outbox.accept(pending)
@@ -95,11 +95,15 @@ class Submitting:
         end = ends.get(id_)
         if end is not None:
             return Answer(
-                id_, "accept", _status_name(end.state), end.reason, end.height, end.leaf_index
+                id_, "accept", end.state, end.reason, end.height, end.leaf_index
             )
         status = await self._status(id_)
-        name: StatusName = "pending" if status.status == "unknown" else status.status
-        return Answer(id_, "accept", name, status.reason, status.height, status.leaf_index)
+        if status.status == "unknown":
+            # Admitted once, and neither here nor on the ledger: its time was over.
+            return Answer(id_, "accept", "expired", "expired")
+        return Answer(
+            id_, "accept", status.status, status.reason, status.height, status.leaf_index
+        )
 
     async def submit_events(
         self, events: Sequence[EventInput], wait: Wait, timeout_ms: int
@@ -241,9 +245,3 @@ def _for_event(answer: Answer, position: int | None) -> Answer:
         position,
         answer.detail,
     )
-
-
-def _status_name(state: str) -> StatusName:
-    if state == "committed":
-        return "committed"
-    return "expired" if state == "expired" else "rejected"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import trio
 
@@ -10,12 +11,13 @@ from p2pcity.errors import Unavailable
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """How a transaction ended: `state` is committed, expired or rejected.
+    """How a transaction ended: `state` is committed, duplicate, expired or rejected.
 
-    `height` and `leaf_index` are None unless it is committed.
+    A duplicate is committed too, but each of its events stood on the ledger before. `height` and
+    `leaf_index` are None unless it is committed.
     """
 
-    state: str
+    state: Literal["committed", "duplicate", "expired", "rejected"]
     reason: str = ""
     height: int | None = None
     leaf_index: int | None = None

