@@ -1,0 +1,140 @@
+"""One connection each, and which of several to a peer is the one in use."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, cast
+
+import trio
+from libp2p.abc import INetConn, ISecureConn
+from libp2p.network.connection.swarm_connection import SwarmConn
+from libp2p.rcmgr import Direction
+
+from p2pcity.net.guard import SocketStream, socket_stream
+from p2pcity.net.streams import KeptStream, RequestStream
+from p2pcity.wire.hello import Hello
+
+# A link that was not heard for this long gives way to a new one at once.
+_QUIET_S: Final = 1.5
+
+
+@dataclass(eq=False, slots=True)
+class Link:
+    """A connection to a peer, from the end of its handshake to its end.
+
+    `is_ready` is set by a completed hello; `decided` once hello is over, however it went;
+    `ended` when the connection is to go or gone, and `reason` says why.
+    """
+
+    peer: str
+    conn: SwarmConn
+    socket: SocketStream
+    is_dialled: bool
+    opened_s: float
+    address: str = ""
+    hello: Hello | None = None
+    is_ready: bool = False
+    decided: trio.Event = field(default_factory=trio.Event)
+    ended: trio.Event = field(default_factory=trio.Event)
+    reason: str = ""
+    lanes: dict[str, KeptStream] = field(default_factory=dict)
+    requests: dict[str, RequestStream] = field(default_factory=dict)
+    streams_open: int = 0
+    rtt_ms: float | None = None
+
+    def close(self, reason: str, *, is_stalled: bool = False) -> None:
+        """End the connection at once, by closing the socket underneath.
+
+        The library's own close waits for the peer, for ever on a stalled link.
+        """
+        if not self.ended.is_set():
+            self.reason = reason
+        self.socket.abort(is_stalled=is_stalled)
+        self.decided.set()
+        self.ended.set()
+
+    async def wait_ready(self) -> bool:
+        """Wait for the end of hello; True when both sides said ok."""
+        await self.decided.wait()
+        return self.is_ready and not self.ended.is_set()
+
+    @property
+    def kept(self) -> tuple[KeptStream, ...]:
+        """All kept streams."""
+        return (*self.lanes.values(), *(stream.kept for stream in self.requests.values()))
+
+
+class Links:
+    """All links by connection, and the one in use of each peer."""
+
+    def __init__(self, own: str, on_open: Callable[[Link], None]) -> None:
+        self._own = own
+        self._on_open = on_open
+        self._by_conn: dict[INetConn, Link] = {}
+        self._active: dict[str, Link] = {}
+
+    def of(self, conn: INetConn) -> Link | None:
+        """Return the link of a connection, opened at the first call; None when it is closed.
+
+        A stream may arrive before the library says that there is a connection.
+        """
+        link = self._by_conn.get(conn)
+        if link is not None:
+            return link
+        swarm_conn = cast(SwarmConn, conn)
+        secured = cast(ISecureConn, getattr(swarm_conn.muxed_conn, "secured_conn"))  # noqa: B009
+        socket = socket_stream(secured)
+        if swarm_conn.is_closed or socket.is_closed:
+            return None
+        address = socket.get_remote_address()
+        link = Link(
+            peer=swarm_conn.muxed_conn.peer_id.to_base58(),
+            conn=swarm_conn,
+            socket=socket,
+            is_dialled=swarm_conn.direction == Direction.OUTBOUND,
+            opened_s=trio.current_time(),
+            address=f"{address[0]}:{address[1]}" if address else "",
+        )
+        self._by_conn[conn] = link
+        self._on_open(link)
+        return link
+
+    def adopt(self, link: Link) -> bool:
+        """Make a link whose hello is done the one in use; False when another one is better.
+
+        Both sides come to the same choice: of two links that the same side dialled the newer
+        one is kept, of two that each side dialled the one of the smaller peer id. The other one
+        is closed. A link that has gone quiet is not worth keeping.
+        """
+        current = self._active.get(link.peer)
+        if current is not None and current is not link and not current.ended.is_set():
+            is_quiet = trio.current_time() - current.socket.heard_s > _QUIET_S
+            if current.is_dialled != link.is_dialled and not is_quiet:
+                is_mine_kept = self._own < link.peer
+                if link.is_dialled != is_mine_kept:
+                    link.close("another connection to the same peer is kept")
+                    return False
+            self._active[link.peer] = link
+            current.close("replaced by another connection to the same peer")
+            return True
+        self._active[link.peer] = link
+        return True
+
+    def remove(self, link: Link) -> bool:
+        """Forget an ended link; True when it was the one in use."""
+        self._by_conn.pop(link.conn, None)
+        if self._active.get(link.peer) is link:
+            del self._active[link.peer]
+            return True
+        return False
+
+    def active(self, peer: str) -> Link | None:
+        """Return the link in use, None when the peer is not connected."""
+        return self._active.get(peer)
+
+    def to(self, peer: str) -> tuple[Link, ...]:
+        """Return all links to a peer, whatever their state."""
+        return tuple(link for link in self._by_conn.values() if link.peer == peer)
+
+    def all(self) -> tuple[Link, ...]:
+        """Return all links."""
+        return tuple(self._by_conn.values())
