@@ -1,0 +1,182 @@
+"""Makes the directories of a local network with the very code of `init` and `genesis new`.
+
+DIR/genesis.cbor            the network's genesis (a copy lies in each node's directory)
+DIR/authors/NAME.key        keys of the authors beside the nodes' own
+DIR/authors.toml            their public keys, as `genesis new --authors` reads them
+DIR/node1/p2pcity.toml ...  one node: configuration, keys, card, data/, node.sock, node.log
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import random
+import shutil
+import socket
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from p2pcity.cli.config import toml_value
+from p2pcity.cli.genesis import new
+from p2pcity.cli.ingest.authors import key_path
+from p2pcity.cli.init import init
+from p2pcity.cli.key_files import write_key, write_new
+from p2pcity.crypto.keys import PrivateKey
+from p2pcity.errors import ConfigError
+from p2pcity.node.config import KEYS
+from p2pcity.node.config_reading import SOCKET_PATH_BYTES_MAX
+from p2pcity.node.places import CONFIG_NAME
+
+NODES_MAX: Final = 32
+AUTHORS_MEMBER: Final = "city"
+AUTHORS_DIRECTORY: Final = "authors"
+AUTHORS_FILE: Final = "authors.toml"
+GENESIS_FILE: Final = "genesis.cbor"
+_SOCKET_NAME: Final = "node.sock"
+_PORT_LOWEST: Final = 20_000
+_PORT_TRIES: Final = 2_000
+_HEAD: Final = "# Settings of a node of a local network; `p2pcity config --keys` explains each.\n"
+
+
+def make_network(
+    directory: Path,
+    *,
+    nodes: int,
+    orderers: int,
+    authors: Sequence[str],
+    raft_preset: str,
+    name: str,
+) -> None:
+    """Make `nodes` nodes, the first `orderers` of which vote, under `directory`.
+
+    Raises ConfigError when the numbers make no network or something lies there already.
+    """
+    if not 1 <= nodes <= NODES_MAX:
+        raise ConfigError(f"{nodes} nodes", remedy=f"Use 1 to {NODES_MAX} nodes.")
+    if not 1 <= orderers <= nodes:
+        raise ConfigError(
+            f"{orderers} orderers of {nodes} nodes", remedy="Use at least 1, at most all nodes."
+        )
+    if (directory / GENESIS_FILE).exists() or any(directory.glob(f"*/{CONFIG_NAME}")):
+        raise ConfigError(
+            f"{directory} holds a network already",
+            remedy="Name another directory, or remove that one.",
+        )
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    arguments = ["--name", name, "-o", str(directory / GENESIS_FILE)]
+    for number, port in enumerate(free_ports(nodes), 1):
+        own = directory / f"node{number}"
+        role = "orderer" if number <= orderers else "observer"
+        _make_node(own, role, port, raft_preset)
+        arguments += ["--card", str(own / "node.card")]
+    if authors:
+        arguments += ["--authors", str(_make_authors(directory, authors))]
+    _run(new, arguments)
+    for number in range(1, nodes + 1):
+        shutil.copyfile(directory / GENESIS_FILE, directory / f"node{number}" / GENESIS_FILE)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return TCP ports of 127.0.0.1 that are free now.
+
+    They lie below the range that the kernel takes for outgoing connections
+    (ip_local_port_range), or a stopped node could find its port in use by a neighbour's dial.
+    """
+    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
+        below = int(file.read().split()[0])
+    if below - _PORT_LOWEST < 1000:
+        below = 32_768
+    ports: list[int] = []
+    for port in random.sample(range(_PORT_LOWEST, below), min(_PORT_TRIES, below - _PORT_LOWEST)):
+        if len(ports) == count:
+            break
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            ports.append(port)
+    if len(ports) < count:
+        raise ConfigError("too few free TCP ports on 127.0.0.1", remedy="End what listens there.")
+    return ports
+
+
+def socket_path(own: Path) -> Path:
+    """Return where a node's Unix socket goes: in its directory, or in /tmp when that is too deep.
+
+    unix(7): sun_path has 108 bytes with its final zero.
+    """
+    path = own.resolve() / _SOCKET_NAME
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
+        return path
+    mark = hashlib.sha256(os.fsencode(own.resolve().parent)).hexdigest()[:16]
+    return Path("/tmp") / f"p2pcity-{mark}" / f"{own.name}.sock"
+
+
+def prepare_socket_directory(path: Path) -> None:
+    """Make the directory of a socket that lies in /tmp; ConfigError when it is somebody else's."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.parent.stat()
+    if found.st_uid != os.geteuid():
+        raise ConfigError(
+            f"{path.parent} belongs to user id {found.st_uid}",
+            remedy="Make the network in a directory with a shorter path.",
+        )
+
+
+def _make_node(own: Path, role: str, port: int, raft_preset: str) -> None:
+    listen = f"/ip4/127.0.0.1/tcp/{port}"
+    _run(
+        init,
+        [str(own), "--member", own.name, "--name", own.name, "--role", role, "--listen", listen],
+    )
+    changes: dict[str, Any] = {"net.mdns": False, "raft.preset": raft_preset}
+    place = socket_path(own)
+    if place.parent != own.resolve():
+        changes["http.socket"] = str(place)
+    _change_settings(own / CONFIG_NAME, changes)
+
+
+def _change_settings(file: Path, changes: dict[str, Any]) -> None:
+    """Write a configuration anew with some settings changed or added."""
+    document = tomllib.loads(file.read_text(encoding="utf-8"))
+    values = {
+        f"{section}.{name}": tuple(value) if isinstance(value, list) else value
+        for section, body in document.items()
+        for name, value in body.items()
+    } | changes
+    lines, section = [_HEAD], ""
+    for path, row in KEYS.items():
+        if path not in values:
+            continue
+        if row.section != section:
+            section = row.section
+            lines.append(f"\n[{section}]\n")
+        lines.append(f"# {row.says}\n{row.name} = {toml_value(values[path])}\n")
+    file.write_text("".join(lines), encoding="utf-8")
+
+
+def _make_authors(directory: Path, names: Sequence[str]) -> Path:
+    keys = directory / AUTHORS_DIRECTORY
+    keys.mkdir(mode=0o700, exist_ok=True)
+    rows = []
+    for name in dict.fromkeys(names):
+        key = PrivateKey.generate()
+        write_key(key_path(keys, name), key)
+        rows.append(
+            f"[[author]]\nmember = {toml_value(AUTHORS_MEMBER)}\nname = {toml_value(name)}\n"
+            f'key = "{key.public.hex()}"\ntypes = ["*"]\n'
+        )
+    file = directory / AUTHORS_FILE
+    write_new(file, "\n".join(rows).encode())
+    return file
+
+
+def _run(command: click.Command, arguments: list[str]) -> None:
+    """Run a command of ours as the command line does, without its output."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        command.main(arguments, prog_name="p2pcity", standalone_mode=False)
