@@ -91,6 +91,11 @@ class SegmentLog:
         self._bytes_written = 0
         self._sync_ms: deque[float] = deque(maxlen=_DURATIONS_MAX)
         self._file = SegmentFile(self._paths[recovered.sequence], recovered.sequence)
+        self._full_bytes = sum(
+            path.stat().st_size
+            for sequence, path in self._paths.items()
+            if sequence != recovered.sequence
+        )
 
     @classmethod
     def create(cls, directory: Path, incarnation: bytes, *, mark_key: bytes | None = None) -> None:
@@ -176,8 +181,8 @@ class SegmentLog:
 
     @property
     def size_bytes(self) -> int:
-        """How many bytes the newest file has; the ones before it are about 64 MiB each."""
-        return self._file.size
+        """How many bytes all files have."""
+        return self._full_bytes + self._file.size
 
     def term(self, index: int) -> int:
         """Return the term at `index`; 0 for index 0. The caller keeps within the bounds."""
@@ -364,6 +369,7 @@ class SegmentLog:
             raise
         with self._lock:
             old, self._file = self._file, new
+            self._full_bytes += old.size
             self._paths[sequence] = new.path
             old.close()
         self._checksum = data[-records.CHECKSUM_BYTES :]

@@ -13,6 +13,7 @@ from p2pcity.admission.admission import Admission, AdmissionConfig
 from p2pcity.city.membership import State
 from p2pcity.errors import DecodeError
 from p2pcity.ledger.data_directory import DataDirectory
+from p2pcity.ledger.views_reader import ViewsDamaged
 from p2pcity.mempool.mempool import Mempool, MempoolConfig
 from p2pcity.net.config import NetConfig
 from p2pcity.net.network import Handlers, Network
@@ -27,6 +28,7 @@ from p2pcity.node.logs import RateLimit
 from p2pcity.node.opening import Stores
 from p2pcity.node.ordering_loop import OrderingLoop
 from p2pcity.node.outbox_loop import OutboxLoop
+from p2pcity.node.peer_status import PeerStatus
 from p2pcity.node.reading import Reading
 from p2pcity.node.reads import Reads
 from p2pcity.node.service import NodeService
@@ -40,6 +42,7 @@ from p2pcity.raft.configuration import Configuration
 from p2pcity.wire.hello import Hello, parameters_digest
 from p2pcity.wire.limits import PROTOCOL_VERSION, PROTOCOL_VERSION_OLDEST, RULES_VERSION
 from p2pcity.wire.raft import Entry
+from p2pcity.wire.sync import StatusAnswer
 from p2pcity.wire.transaction import Carried
 
 _logger = structlog.get_logger("p2pcity.node")
@@ -98,6 +101,8 @@ class Parts:
         self._same_log: set[str] = set()
         self._reject_lines = RateLimit(_REJECT_LOG_PERIOD_S)
         self._is_joined = False
+        self._damage: ViewsDamaged | None = None
+        self._is_damaged = trio.Event()
         self._make_intake()
 
     def join(self) -> None:
@@ -192,6 +197,7 @@ class Parts:
             send=self.network.send,
             on_committed=self._on_committed,
             on_reads=lambda states, dropped: self.reads.answer(states, dropped),
+            on_leader=lambda: self.forwarding.leader_changed(),
             rng=random.Random(secrets.randbits(64)),
         )
         self.reads = Reads(
@@ -219,6 +225,10 @@ class Parts:
             session=secrets.token_bytes(16),
         )
 
+        self.peer_status = PeerStatus(
+            network=self.network, own=self._status_answer, now_ms=self.now_ms
+        )
+
     def _make_service(self) -> None:
         identity, stores = self.identity, self.stores
         self.reading = Reading(
@@ -232,6 +242,7 @@ class Parts:
             mempool=self.mempool,
             reads=self.reads,
             is_in_outbox=self.outbox.is_pending,
+            on_damage=self._on_damage,
         )
         signer = None
         if identity.author is not None:
@@ -259,6 +270,7 @@ class Parts:
             ordering=self.ordering,
             apply=self.apply,
             network=self.network,
+            peer_status=self.peer_status,
             now_ms=self.now_ms,
         )
         self.service = NodeService(
@@ -290,6 +302,21 @@ class Parts:
             time_ms=self.now_ms(),
         )
 
+    def _status_answer(self) -> StatusAnswer:
+        raw_node = self.ordering.raw_node
+        head = self.reading.head()
+        return StatusAnswer(
+            height=head.height,
+            head=head.hash,
+            applied=self.apply.applied_index,
+            commit=self.apply.target_index,
+            term=raw_node.term,
+            role=raw_node.role.value,
+            release=__version__,
+            time_ms=self.now_ms(),
+            mempool=len(self.mempool),
+        )
+
     def _is_allowed(self, peer: str) -> bool:
         return peer in self.identity.nodes
 
@@ -311,6 +338,8 @@ class Parts:
     async def _on_request(self, peer: str, protocol: str, data: bytes) -> bytes:
         if protocol == "forward":
             return await self.forwarding.answer(peer, data)
+        if protocol == "status":
+            return self.peer_status.answer(data)
         if protocol == "sync":
             return self.anti_entropy.answer(data)
         raise DecodeError(f"nothing answers on {protocol}", reason="malformed")
@@ -322,6 +351,7 @@ class Parts:
             return
         self._same_log.discard(peer)
         self.anti_entropy.forget(peer)
+        self.peer_status.forget(peer)
         self.ordering.raw_node.report_unreachable(peer)
         self.ordering.wake()
 
@@ -372,6 +402,16 @@ class Parts:
         self.ordering.proposer.applied(index)
         self.reads.applied()
         self.ordering.wake()
+
+    def _on_damage(self, damage: ViewsDamaged) -> None:
+        self._damage = damage
+        self._is_damaged.set()
+
+    async def wait_damage(self) -> None:
+        """Raise ViewsDamaged once a client's question met damaged views; it got no answer."""
+        await self._is_damaged.wait()
+        assert self._damage is not None
+        raise self._damage
 
     async def expire(self) -> None:
         """Drop what expired from the mempool, and say so to whoever waits."""

@@ -51,6 +51,7 @@ class Forwarding:
         self._work = trio.Event()
         self._slots = trio.CapacityLimiter(_REQUESTS_IN_FLIGHT_MAX)
         self._own: dict[bytes, float] = {}
+        self._has_new_leader = trio.Event()
         self.failed_count = 0
 
     def offer(self, carried: Sequence[Carried]) -> None:
@@ -60,6 +61,10 @@ class Forwarding:
             self._own[item.transaction.id] = now_s
         self._queue.extend(carried)
         self._work.set()
+
+    def leader_changed(self) -> None:
+        """Offer everything to a new leader at once: what the last one had may be lost with it."""
+        self._has_new_leader.set()
 
     async def run(self) -> None:
         """Forward what is queued; several requests in flight, in order of arrival."""
@@ -105,8 +110,12 @@ class Forwarding:
 
     async def _reoffer(self) -> None:
         while True:
-            await trio.sleep(self._reoffer_s)
+            with trio.move_on_after(self._reoffer_s):
+                await self._has_new_leader.wait()
             due_s = trio.current_time() - self._reoffer_s
+            if self._has_new_leader.is_set():
+                self._has_new_leader = trio.Event()
+                due_s = trio.current_time()
             gone = []
             for id_, offered_s in self._own.items():
                 carried = self._mempool.get(id_)

@@ -3,12 +3,13 @@
     stores -> views catch up -> network -> ordering, apply, gossip, ... -> HTTP
 
 A part that fails ends the process: an error of the ledger with its exit code, a bug with its
-traceback.
+traceback. Only damaged views are mended: once in a process the node begins again without them.
 """
 
 import signal
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -19,11 +20,12 @@ from p2pcity import __version__
 from p2pcity.api.config import ApiConfig
 from p2pcity.api.server import serve
 from p2pcity.errors import LocalError, P2PCityError
+from p2pcity.ledger.views_reader import ViewsDamaged
 from p2pcity.node import logs
 from p2pcity.node.assembly import Parts
 from p2pcity.node.config import Config
 from p2pcity.node.identity import load_identity
-from p2pcity.node.opening import open_stores
+from p2pcity.node.opening import Stores, open_stores
 
 _logger = structlog.get_logger("p2pcity.node")
 # Threads that verify, apply and write hold the interpreter while the event loop, which gave it
@@ -37,30 +39,51 @@ def main(config: Config) -> int:
     """Run the daemon until SIGTERM or SIGINT; its exit code (0; 2; 10 to 14 for the ledger)."""
     logs.configure(level=config.logs.level, format_=config.logs.format)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    error = _run_once(config, has_damaged_views=False)
+    if isinstance(error, ViewsDamaged):
+        # A page went bad after the start had looked: the log has everything. A second time in
+        # one process it is the disk.
+        _logger.warning("views_rebuilt", reason=str(error))
+        error = _run_once(config, has_damaged_views=True)
+    return 0 if error is None else _report(error)
+
+
+def _run_once(config: Config, *, has_damaged_views: bool) -> P2PCityError | None:
     try:
-        trio.run(partial(run, config), strict_exception_groups=True)
+        trio.run(
+            partial(run, config, has_damaged_views=has_damaged_views), strict_exception_groups=True
+        )
     except P2PCityError as error:
-        return _report(error)
+        return error
     except BaseExceptionGroup as group:
         known, bugs = group.split(P2PCityError)
         if known is None or bugs is not None:
             raise
-        return _report(_first(known))
-    return 0
+        return _first(known)
+    return None
 
 
 # trio.TaskStatus[Parts]; the stubs that come with libp2p are older than trio and lack it.
 TaskStatus = Any
 
 
-async def run(config: Config, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
-    """Run a node until it is cancelled or told to stop; `task_status` is told when it serves."""
+async def run(
+    config: Config,
+    *,
+    has_damaged_views: bool = False,
+    task_status: TaskStatus = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run a node until it is cancelled or told to stop; `task_status` is told when it serves.
+
+    Views that an earlier run found damaged (`has_damaged_views`) are made anew.
+    """
     identity = load_identity(config)
     stores = await open_stores(
         config.node.data_dir,
         genesis=identity.genesis,
         peer_id=identity.peer_id,
         incarnation=identity.node.incarnation,
+        has_damaged_views=has_damaged_views,
     )
     try:
         parts = Parts(config, identity, stores, now_ms=_wall_clock_ms)
@@ -77,10 +100,17 @@ async def run(config: Config, *, task_status: TaskStatus = trio.TASK_STATUS_IGNO
                 release=__version__,
             )
             task_status.started(parts)
-    finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_S):
-            await stores.close()
+    except BaseException:  # closed, then raised on: what went wrong first is what counts
+        with suppress(P2PCityError):
+            await _close(stores)
+        raise
+    await _close(stores)
     _logger.info("stopped", peer=identity.peer_id)
+
+
+async def _close(stores: Stores) -> None:
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_S):
+        await stores.close()
 
 
 async def _catch_up(parts: Parts) -> None:
@@ -101,8 +131,10 @@ async def _start(parts: Parts, nursery: trio.Nursery) -> None:
         parts.forwarding.run,
         parts.gossiping.run,
         parts.anti_entropy.run,
+        parts.peer_status.run,
         parts.reads.run,
         parts.expire,
+        parts.wait_damage,
     ):
         nursery.start_soon(loop)
     await parts.reload_outbox()
@@ -138,7 +170,9 @@ def _wall_clock_ms() -> int:
 
 
 def _first(group: BaseExceptionGroup[P2PCityError]) -> P2PCityError:
-    error: BaseException = group
+    """The first error of the group that a new start would not mend, else the first."""
+    worse = group.subgroup(lambda error: not isinstance(error, ViewsDamaged))
+    error: BaseException = worse or group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     assert isinstance(error, P2PCityError)

@@ -1,5 +1,6 @@
 """Opens a data directory for the daemon, in the order that the ledger's promises need."""
 
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import structlog
 import trio
 
 from p2pcity.errors import ConfigError, CorruptionError
+from p2pcity.ledger import views_store
 from p2pcity.ledger.data_directory import DataDirectory, open_directory
 from p2pcity.ledger.lock import DataLock
 from p2pcity.ledger.outbox import Outbox
@@ -35,23 +37,34 @@ class Stores:
     probe: ViewsReader
 
     async def close(self) -> None:
-        """Close everything, the lock last."""
-        await self.log_writer.run(self.raft_log.close)
-        await self.outbox_writer.run(self.outbox.close)
-        await self.reader_thread.run(self.reader.close)
-        self.probe.close()
-        await self.views_writer.run(self.views.close)
-        for writer in (self.log_writer, self.outbox_writer, self.views_writer, self.reader_thread):
-            await writer.close()
-        self.lock.release()
+        """Close everything, the lock last, also when one of them can't be closed in order."""
+        async with AsyncExitStack() as stack:
+            # Unwound from the last to the first.
+            stack.callback(self.lock.release)
+            for writer in self.log_writer, self.outbox_writer, self.views_writer:
+                stack.push_async_callback(writer.close)
+            stack.push_async_callback(self.reader_thread.close)
+            stack.push_async_callback(self.views_writer.run, self.views.close)
+            stack.callback(self.probe.close)
+            stack.push_async_callback(self.reader_thread.run, self.reader.close)
+            stack.push_async_callback(self.outbox_writer.run, self.outbox.close)
+            stack.push_async_callback(self.log_writer.run, self.raft_log.close)
 
 
-async def open_stores(path: Path, *, genesis: Genesis, peer_id: str, incarnation: bytes) -> Stores:
+async def open_stores(
+    path: Path,
+    *,
+    genesis: Genesis,
+    peer_id: str,
+    incarnation: bytes,
+    has_damaged_views: bool = False,
+) -> Stores:
     """Lock the directory, recover the segment log, open the outbox and the views.
 
     `incarnation` is what the genesis says of this node; another one on disk means that the
-    directory is not the one that the network knows. Raises LockedError, CorruptionError,
-    ConfigError. The views are not yet caught up: the apply loop does that.
+    directory is not the one that the network knows. Views that were found damaged
+    (`has_damaged_views`) are begun anew. Raises LockedError, CorruptionError, ConfigError. The
+    views are not yet caught up: the apply loop does that.
     """
     directory = open_directory(path)
     lock = DataLock(path, peer_id)
@@ -68,6 +81,8 @@ async def open_stores(path: Path, *, genesis: Genesis, peer_id: str, incarnation
         if raft_log.recovery is not None:
             _logger.warning("log_tail_cut", reason=str(raft_log.recovery))
         outbox = await trio.to_thread.run_sync(Outbox.open, directory.outbox)
+        if has_damaged_views:
+            views_store.delete(directory.views)
         views = await trio.to_thread.run_sync(_open_views, directory, genesis, raft_log)
     except BaseException:  # whatever it is, the directory is free for the next start
         lock.release()

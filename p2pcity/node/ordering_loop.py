@@ -47,6 +47,7 @@ class OrderingLoop:
         send: Send,
         on_committed: Callable[[Sequence[Entry]], None],
         on_reads: Callable[[Sequence[ReadState], Sequence[bytes]], None],
+        on_leader: Callable[[], None],
         rng: random.Random,
     ) -> None:
         self.raw_node = RawNode(config, raft_log, configuration, rng, applied=applied_index())
@@ -64,6 +65,7 @@ class OrderingLoop:
         self._writer = writer
         self._tick_s = tick_s
         self._now_ms = now_ms
+        self._on_leader = on_leader
         self._transport_send = send
         self._work = trio.Event()
         self._seen_leader: tuple[int, str | None] = (0, None)
@@ -113,12 +115,13 @@ class OrderingLoop:
         while True:
             self.proposer.propose(self._now_ms())
             save = self._pump.begin()
+            # Before the break: a leader that steps down for lack of a quorum has nothing to save.
+            self._note_leader()
             if save is None:
                 break
             await self._persist(save)
             self._pump.finish(save)
             self.turns += 1
-            self._note_leader()
 
     async def _persist(self, save: Save) -> None:
         if save.is_empty:
@@ -149,6 +152,7 @@ class OrderingLoop:
         if seen != self._seen_leader:
             if seen[1] is not None and seen[1] != self._seen_leader[1]:
                 self.leader_changes += 1
+                self._on_leader()
             self._seen_leader = seen
             self._leader_moved.set()
             self._leader_moved = trio.Event()

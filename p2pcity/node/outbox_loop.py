@@ -5,6 +5,7 @@ next one. What is settled (committed, expired) is written lazily, since losing t
 that the transaction is offered once more after a restart and found to be known.
 """
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 import trio
@@ -37,7 +38,9 @@ class OutboxLoop:
         self._outbox = outbox
         self._writer = writer
         self._pending: set[bytes] = set()
-        self._writes: list[_Write] = []
+        self._writes: deque[_Write] = deque()
+        # Rows on their way to the disk: whoever brings one of them again waits for it too.
+        self._under_way: dict[bytes, _Write] = {}
         self._settled: dict[bytes, SettledState] = {}
         self._work = trio.Event()
 
@@ -56,23 +59,32 @@ class OutboxLoop:
 
     async def accept(self, carried: Sequence[Carried]) -> None:
         """Return when `carried` are on disk; raises Unavailable when the disk has no room."""
-        rows = [
-            (item.transaction.id, item.transaction.expires_ms, item.data)
+        others = {self._under_way.get(item.transaction.id) for item in carried}
+        new = {
+            item.transaction.id: (item.transaction.id, item.transaction.expires_ms, item.data)
             for item in carried
             if item.transaction.id not in self._pending
-        ]
-        if not rows:
-            return
-        if sum(len(write.rows) for write in self._writes) > _WAITING_MAX:
+        }
+        rows = list(new.values())
+        writes = [write for write in others if write is not None]
+        if rows:
+            writes.append(self._begin(rows))
+        for write in writes:
+            await write.done.wait()
+            if write.error is not None:
+                raise write.error
+
+    def _begin(self, rows: list[tuple[bytes, int, bytes]]) -> _Write:
+        if len(self._under_way) > _WAITING_MAX:
             raise Unavailable("the outbox has too many rows waiting", remedy="Send more slowly.")
         write = _Write(rows)
         self._writes.append(write)
         # Pending from now on: what is settled while the rows are on their way is not missed.
-        self._pending.update(row[0] for row in rows)
+        for id_, _, _ in rows:
+            self._pending.add(id_)
+            self._under_way[id_] = write
         self._work.set()
-        await write.done.wait()
-        if write.error is not None:
-            raise write.error
+        return write
 
     def settle(self, ids: Iterable[bytes], state: SettledState) -> None:
         """Say that `ids` ended as `state`; those that are not in the outbox are passed over."""
@@ -95,10 +107,15 @@ class OutboxLoop:
         group: list[_Write] = []
         count = 0
         while self._writes and count < _GROUP_MAX:
-            write = self._writes.pop(0)
+            write = self._writes.popleft()
             group.append(write)
             count += len(write.rows)
-        settled, self._settled = self._settled, {}
+        # The end of a row that is not written yet waits for it: settled first, it would come
+        # back as pending.
+        behind = {row[0] for write in self._writes for row in write.rows}
+        settled = {id_: end for id_, end in self._settled.items() if id_ not in behind}
+        for id_ in settled:
+            del self._settled[id_]
         try:
             rows = [row for write in group for row in write.rows]
             await self._writer.run(self._outbox.write, rows, settled)
@@ -112,4 +129,6 @@ class OutboxLoop:
             if not group:
                 await trio.sleep(_RETRY_S)
         for write in group:
+            for id_, _, _ in write.rows:
+                self._under_way.pop(id_, None)
             write.done.set()

@@ -1,7 +1,7 @@
 """What clients ask of the ledger: transactions, events, blocks and streams."""
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeVar, TypeVarTuple
 
 import trio
 
@@ -19,7 +19,7 @@ from p2pcity.api.service import (
 )
 from p2pcity.city.membership import State
 from p2pcity.ledger.outbox import Outbox
-from p2pcity.ledger.views_reader import LedgerEvent, ViewsReader
+from p2pcity.ledger.views_reader import LedgerEvent, ViewsDamaged, ViewsReader
 from p2pcity.ledger.views_store import ViewsStore
 from p2pcity.ledger.writer import WriterThread
 from p2pcity.mempool.mempool import Mempool
@@ -30,6 +30,9 @@ from p2pcity.wire import block as block_wire
 from p2pcity.wire import genesis as genesis_wire
 from p2pcity.wire import transaction as transaction_wire
 from p2pcity.wire.genesis import Genesis
+
+ResultT = TypeVar("ResultT")
+ArgumentTs = TypeVarTuple("ArgumentTs")
 
 READ_TIMEOUT_S = 5.0
 _STATUS_BY_OUTCOME: Final[dict[str, StatusName]] = {"applied": "committed", "expired": "expired"}
@@ -51,6 +54,7 @@ class Reading:
         mempool: Mempool,
         reads: Reads,
         is_in_outbox: Callable[[bytes], bool],
+        on_damage: Callable[[ViewsDamaged], None],
     ) -> None:
         self._genesis = genesis
         self._state = state
@@ -62,8 +66,19 @@ class Reading:
         self._mempool = mempool
         self._reads = reads
         self._is_in_outbox = is_in_outbox
+        self._on_damage = on_damage
         self._moved = trio.Event()
         self._head = Head(views.height, views.head)
+
+    async def _read(
+        self, function: Callable[[*ArgumentTs], ResultT], *arguments: *ArgumentTs
+    ) -> ResultT:
+        """Call a reader in its thread; damage that it meets ends more than this one answer."""
+        try:
+            return await self._thread.run(function, *arguments)
+        except ViewsDamaged as damage:
+            self._on_damage(damage)
+            raise
 
     def head(self) -> Head:
         """The last applied block."""
@@ -83,7 +98,7 @@ class Reading:
 
     async def status_of(self, id_: bytes) -> TransactionStatus:
         """Where the transaction stands, as far as this node applied."""
-        found = await self._thread.run(self._read_status, id_)
+        found = await self._read(self._read_status, id_)
         if found is not None and found.leaf_index is not None:
             return found
         carried = self._mempool.get(id_)
@@ -129,7 +144,7 @@ class Reading:
         carried = self._mempool.get(id_)
         if carried is not None:
             return carried.data
-        return await self._thread.run(self._reader.transaction_bytes, id_)
+        return await self._read(self._reader.transaction_bytes, id_)
 
     async def find_events(self, names: Sequence[bytes]) -> dict[bytes, bytes]:
         """The transaction of each event name that stands on the ledger."""
@@ -142,7 +157,7 @@ class Reading:
                     found[name] = id_
             return found
 
-        return await self._thread.run(find)
+        return await self._read(find)
 
     async def known_events(self, names: Sequence[bytes]) -> list[bool]:
         """Which of the event names stand on the ledger now."""
@@ -159,7 +174,7 @@ class Reading:
         query = self._query(filter_, after, limit)
         if query is None:
             return EventPage((), None)
-        page = await self._thread.run(self._reader.query, query)
+        page = await self._read(self._reader.query, query)
         following = page.next_cursor
         return EventPage(
             tuple(self._stored(item) for item in page.events),
@@ -183,7 +198,7 @@ class Reading:
     async def _next_events(self, filter_: EventFilter, after: Cursor, limit: int) -> EventBatch:
         head = self._head
         position = _position(after)
-        page = await self._thread.run(self._reader.events_after, position, limit)
+        page = await self._read(self._reader.events_after, position, limit)
         wanted = self._query(filter_, None, limit)
         events = tuple(
             self._stored(item)
@@ -241,7 +256,7 @@ class Reading:
             genesis = self._genesis
             data = genesis_wire.encode(genesis)
             return StoredBlock(0, genesis.network, None, genesis.time_ms, 0, 1, data, ())
-        return await self._thread.run(self._read_block, wanted)
+        return await self._read(self._read_block, wanted)
 
     def _read_block(self, height: int) -> StoredBlock | None:
         if height > HEIGHT_MAX:

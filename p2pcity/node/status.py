@@ -19,6 +19,7 @@ from p2pcity.node.identity import Identity
 from p2pcity.node.intake import Intake
 from p2pcity.node.ordering_loop import OrderingLoop
 from p2pcity.node.outbox_loop import OutboxLoop
+from p2pcity.node.peer_status import PeerStatus
 
 _PAGE_BYTES = resource.getpagesize()
 # Behind by more than this many blocks, or without a leader, a node is not ready.
@@ -42,6 +43,7 @@ class Status:
         ordering: OrderingLoop,
         apply: ApplyLoop,
         network: Network,
+        peer_status: PeerStatus,
         now_ms: Callable[[], int],
     ) -> None:
         self._config = config
@@ -58,6 +60,7 @@ class Status:
         self._ordering = ordering
         self._apply = apply
         self._network = network
+        self._peer_status = peer_status
         self._now_ms = now_ms
         self._started_s = trio.current_time()
 
@@ -69,9 +72,9 @@ class Status:
             reasons.append("no leader is known: an election is under way, or a quorum is missing")
         elif not raft.has_quorum:
             reasons.append("the leader was not heard within the election time-out")
-        lag = self._apply.target_index - self._apply.applied_index
+        lag = self._lag_blocks()
         if lag > LAG_BLOCKS_MAX:
-            reasons.append(f"{lag} committed blocks are not yet applied")
+            reasons.append(f"{lag} blocks behind the others")
         if self.is_disk_low():
             reasons.append(
                 "the disk has less free than ledger.disk_free_bytes_min: "
@@ -124,7 +127,7 @@ class Status:
                 "dropped": meta.dropped,
             },
             "lag": {
-                "blocks": max(0, raft.commit - self._apply.applied_index),
+                "blocks": self._lag_blocks(),
                 "seconds": round(self._lag_s(self._now_ms()), 1),
             },
             "peers": {
@@ -167,6 +170,8 @@ class Status:
         rows = []
         for peer in self._network.peers():
             node = self._nodes.get(peer.peer)
+            said = self._peer_status.of(peer.peer)
+            reached = peer.height if said is None else said.height
             rows.append(
                 {
                     "peer": peer.peer,
@@ -181,8 +186,9 @@ class Status:
                     "is_in_mesh": peer.is_in_mesh,
                     "bytes_in": peer.bytes_in,
                     "bytes_out": peer.bytes_out,
-                    "height": peer.height,
-                    "lag_blocks": None if peer.height is None else max(0, height - peer.height),
+                    "height": reached,
+                    "lag_blocks": None if reached is None else max(0, height - reached),
+                    "clock_offset_ms": self._peer_status.clock_offset_ms(peer.peer),
                     "incarnation": None if peer.incarnation is None else peer.incarnation.hex(),
                     "score": peer.score,
                     "state": peer.state,
@@ -248,8 +254,15 @@ class Status:
             "outbox_pending": self._outbox.pending_count,
         }
 
+    def _lag_blocks(self) -> int:
+        """How far the ledger here is behind the highest that a connected peer said it has."""
+        said = [self._peer_status.of(peer.peer) for peer in self._network.peers()]
+        highest = max((answer.height for answer in said if answer is not None), default=0)
+        unapplied = self._apply.target_index - self._apply.applied_index
+        return max(0, unapplied, highest - self._views.meta.tip.height)
+
     def _lag_s(self, now_ms: int) -> float:
-        if self._apply.applied_index >= self._apply.target_index:
+        if not self._lag_blocks():
             return 0.0
         return max(0, now_ms - self._views.meta.tip.time_ms) / 1000
 

@@ -1,0 +1,77 @@
+"""What the peers say of themselves: height, applied index and clock, asked every few seconds."""
+
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from p2pcity.errors import LocalError, RemoteError
+from p2pcity.net.network import Network
+from p2pcity.wire import sync as sync_wire
+from p2pcity.wire.sync import StatusAnswer, StatusQuery
+
+_PERIOD_S = 2.0
+_DEADLINE_S = 2.0
+
+_logger = structlog.get_logger("p2pcity.node.peer_status")
+
+
+class PeerStatus:
+    """Asks every connected peer, and answers those who ask."""
+
+    def __init__(
+        self,
+        *,
+        network: Network,
+        own: Callable[[], StatusAnswer],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._network = network
+        self._own = own
+        self._now_ms = now_ms
+        self._answers: dict[str, StatusAnswer] = {}
+        self._clock_offsets_ms: dict[str, int] = {}
+
+    def of(self, peer: str) -> StatusAnswer | None:
+        """The last answer of a connected peer."""
+        return self._answers.get(peer)
+
+    def clock_offset_ms(self, peer: str) -> int | None:
+        """How far the peer's clock is ahead of ours, half the round trip taken off."""
+        return self._clock_offsets_ms.get(peer)
+
+    def forget(self, peer: str) -> None:
+        """Drop what a peer said that is no longer connected."""
+        self._answers.pop(peer, None)
+        self._clock_offsets_ms.pop(peer, None)
+
+    async def run(self) -> None:
+        """Ask for as long as the node runs."""
+        while True:
+            async with trio.open_nursery() as nursery:
+                for info in self._network.peers():
+                    if info.is_connected:
+                        nursery.start_soon(self._ask, info.peer)
+            await trio.sleep(_PERIOD_S)
+
+    async def _ask(self, peer: str) -> None:
+        asked_ms = self._now_ms()
+        try:
+            data = await self._network.request(
+                peer, "status", sync_wire.encode(StatusQuery()), _DEADLINE_S
+            )
+            answer = sync_wire.decode_answer(data)
+        except (RemoteError, LocalError) as error:
+            _logger.debug("status_failed", peer=peer, reason=str(error))
+            return
+        if not isinstance(answer, StatusAnswer):
+            self._network.penalise(peer)
+            return
+        if self._network.is_connected(peer):
+            self._answers[peer] = answer
+            self._clock_offsets_ms[peer] = answer.time_ms - (asked_ms + self._now_ms()) // 2
+
+    def answer(self, data: bytes) -> bytes:
+        """Answer a peer's question; raises DecodeError for what is no question."""
+        sync_wire.decode_request(data)
+        return sync_wire.encode(self._own())
