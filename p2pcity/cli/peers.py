@@ -53,9 +53,9 @@ def _print_short(rows: list[dict[str, Any]]) -> None:
         (
             f"…{row['peer'][-8:]}",
             row["member"],
-            f"{row['role']}{' *' if row['is_leader'] else ''}",
+            "leader" if row["is_leader"] else row["role"],
             row["direction"],
-            row["address"],
+            _host_and_port(row["address"]),
             row["rtt_ms"],
             row["is_in_mesh"],
             show_bytes(row["bytes_in"]),
@@ -68,6 +68,12 @@ def _print_short(rows: list[dict[str, Any]]) -> None:
         for row in rows
     ]
     print_table(heads, cells)
+
+
+def _host_and_port(address: str) -> str:
+    """The part of a TCP multiaddr that tells peers apart: 192.0.2.1:4710."""
+    parts = address.split("/")
+    return f"{parts[2]}:{parts[4]}" if len(parts) > 4 and parts[3] == "tcp" else address
 
 
 def _print_verbose(rows: list[dict[str, Any]]) -> None:

@@ -78,7 +78,8 @@ def _print(document: dict[str, Any]) -> None:
         f"{document['commit_index']}, applied {document['applied_index']}"
     )
     if document["has_quorum"]:
-        print(f"tolerates {document['tolerates_more_failures']} more failures")
+        count = document["tolerates_more_failures"]
+        print(f"tolerates {count} more failure{'' if count == 1 else 's'}")
     else:
         click.secho(
             f"no quorum: {document['voters_reachable']} of {document['voters']} voters are "
