@@ -149,7 +149,6 @@ def block(item: StoredBlock) -> dict[str, object]:
         "rules": item.rules,
         "size": len(item.data),
         "tree_size": item.tree_size,
-        "root": None if item.root is None else item.root.hex(),
         "transactions": [
             {
                 "id": entry.id.hex(),

@@ -98,7 +98,7 @@ def open_tcp(bind: str) -> socket.socket:
         )[0]
     except (OSError, UnicodeError) as error:
         raise ConfigError(
-            f"api.bind: {host!r} is no address of this host", remedy="Write an IP address."
+            f"http.bind: {host!r} is no address of this host", remedy="Write an IP address."
         ) from error
     listener = socket.socket(family, kind, protocol)
     try:
@@ -111,10 +111,10 @@ def open_tcp(bind: str) -> socket.socket:
         listener.close()
         remedy = {
             errno.EADDRINUSE: f"Stop what listens there (`ss -ltnp 'sport = {port}'`), or set "
-            "api.bind to another port.",
+            "http.bind to another port.",
             errno.EACCES: "Take a port above 1023.",
             errno.EADDRNOTAVAIL: "Write an address of this host.",
-        }.get(error.errno or 0, "Check api.bind.")
+        }.get(error.errno or 0, "Check http.bind.")
         raise ConfigError(
             f"cannot listen on {bind}: {error.strerror or error}", remedy=remedy
         ) from error
@@ -127,7 +127,7 @@ def parse_bind(bind: str) -> tuple[str, int]:
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise ConfigError(
-            f"api.bind is {bind!r}", remedy="Write host:port, such as 127.0.0.1:4711."
+            f"http.bind is {bind!r}", remedy="Write host:port, such as 127.0.0.1:4711."
         )
     return host, int(port)
 

@@ -36,6 +36,7 @@ from p2pcity.errors import (
 CONTENT_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:p2pcity:problem:"
 RETRY_AFTER_MS: Final = 1000
+_FORMS: Final = "Correct what is named; protocol/ and /openapi.json have the forms."
 
 
 class Problem(Exception):
@@ -88,7 +89,7 @@ def from_error(error: P2PCityError) -> Problem:
     match error:
         case DecodeError(reason=reason):
             status = 413 if reason == "size" else 400
-            return Problem(status, reason, text, remedy=error.remedy)
+            return Problem(status, reason, text, remedy=error.remedy or _FORMS)
         case ConfigError():
             return Problem(400, "bad-parameter", text, remedy=error.remedy)
         case MempoolFull(retry_after_ms=wait_ms):

@@ -146,7 +146,6 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "rules": HEIGHT,
             "size": HEIGHT,
             "tree_size": _null(HEIGHT),
-            "root": _null(HASH),
             "transactions": {
                 "type": "array",
                 "items": _object(

@@ -221,7 +221,7 @@ class BlockTransaction:
 class StoredBlock:
     """A block as stored; height 0 is the genesis, whose `data` is the genesis file.
 
-    `parent` is None for the genesis. `tree_size` and `root` are the ledger's after this block.
+    `parent` is None for the genesis. `tree_size` is the ledger's after this block.
     """
 
     height: int
@@ -233,7 +233,6 @@ class StoredBlock:
     data: bytes
     transactions: tuple[BlockTransaction, ...]
     tree_size: int | None = None
-    root: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

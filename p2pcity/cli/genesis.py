@@ -140,7 +140,11 @@ def _read_card(file: Path) -> card_wire.Card:
     try:
         return card_wire.decode(read_file(file, "--card"))
     except DecodeError as error:
-        raise DecodeError(f"{file}: {error}", reason=error.reason, remedy=error.remedy) from None
+        raise DecodeError(
+            f"{file}: {error}",
+            reason=error.reason,
+            remedy=error.remedy or "Have the file sent again, unchanged (it is binary).",
+        ) from None
 
 
 def _gather(
@@ -179,7 +183,11 @@ def _read(file: Path) -> Genesis:
     try:
         return genesis_wire.decode(read_file(file, "FILE"))
     except DecodeError as error:
-        raise DecodeError(f"{file}: {error}", reason=error.reason, remedy=error.remedy) from None
+        raise DecodeError(
+            f"{file}: {error}",
+            reason=error.reason,
+            remedy=error.remedy or "Have the file sent again, unchanged (it is binary).",
+        ) from None
 
 
 def _print(made: Genesis, file: Path, is_json: bool) -> None:

@@ -115,7 +115,10 @@ def _make_node(
             addresses=addresses,
         )
     except DecodeError as error:
-        raise ConfigError(str(error), remedy="Correct --member, --name or --announce.") from None
+        raise ConfigError(
+            str(error),
+            remedy="Correct --member, --name, --listen or --announce (/ip4/192.0.2.1/tcp/4710).",
+        ) from None
 
     from p2pcity.ledger import data_directory
 

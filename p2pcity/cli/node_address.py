@@ -62,7 +62,8 @@ def find_node(given: str | None) -> str:
         return address.rstrip("/")
     if address:
         path = Path(address)
-        if path.is_dir() and (path / CONFIG_NAME).is_file():
+        # Not Path.is_dir(), which raises where this user may not look: connecting says it better.
+        if os.path.isdir(path) and os.path.isfile(path / CONFIG_NAME):
             return str(_socket(path / CONFIG_NAME))
         return str(path)
     file = find_config()

@@ -135,7 +135,10 @@ def _parse_json(text: str, where: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise ConfigError(
-            f"{where} is no JSON: {error}", remedy="A text needs its quotes: --data '\"text\"'."
+            f"{where} is no JSON: {error}",
+            remedy="A text needs its quotes: --data '\"text\"'."
+            if where.startswith("--")
+            else "One CloudEvent in JSON, a list of them, or one a line.",
         ) from None
 
 

@@ -52,6 +52,11 @@ def denied(path: Path, error: OSError) -> ConfigError:
             f"there is no raft_log in {path}",
             remedy="Run `p2pcity init` once for a new node, or name the right data directory.",
         )
+    if error.errno in _FULL:
+        return ConfigError(
+            f"{path} cannot be opened: {error.strerror}",
+            remedy=f"Make room on the disk of {path.parent}.",
+        )
     return ConfigError(
         f"{path} cannot be opened: {error.strerror}",
         remedy=f"Give the node's user the right to read and write {path}.",

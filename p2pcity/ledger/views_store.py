@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from p2pcity.city.membership import State
 from p2pcity.crypto.merkle import Frontier
-from p2pcity.errors import DecodeError, DivergedError
+from p2pcity.errors import DecodeError, DivergedError, Unavailable
 from p2pcity.ledger import database
 from p2pcity.ledger.block_source import BlockSource, EntryReader
 from p2pcity.ledger.views_reader import ViewsDamaged, ViewsReader, damage_named, find_event
@@ -149,7 +149,9 @@ class ViewsStore:
         self._meta = new
         self._rows += rows
         if self._rows >= CHECKPOINT_ROWS:
-            self.checkpoint()
+            # A full disk: what was committed stays in the WAL, and is moved later.
+            with contextlib.suppress(Unavailable):
+                self.checkpoint()
         return applied
 
     def checkpoint(self) -> bool:
@@ -174,7 +176,9 @@ class ViewsStore:
             return
         self._is_closed = True
         try:
-            self.checkpoint()
+            # A full disk loses nothing here: the WAL stays and is read at the next start.
+            with contextlib.suppress(Unavailable):
+                self.checkpoint()
         finally:
             self._connection.close()
 

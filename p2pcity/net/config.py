@@ -32,7 +32,7 @@ class NetConfig:
     fit a city of some dozen nodes and is there for tests and unusual links.
     """
 
-    listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/4001",)
+    listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/4710",)
     has_mdns: bool = True
 
     # A peer that was not heard for `silence_s` is cut off; pings go out every `ping_interval_s`.

@@ -54,8 +54,10 @@ class Handlers:
     """What the node does with what peers send.
 
     All but `on_request` are called synchronously, from the reader of a stream, and must not
-    take long. `on_raft` returning False and `on_gossip` returning False blame the peer, as does
-    a RemoteError from `on_request`; other P2PCityErrors from it become a refusal with a reason.
+    take long. `on_peer` with True comes again when a newer connection, which takes over, names
+    another incarnation. `on_raft` returning False and `on_gossip` returning False blame the
+    peer, as does a RemoteError from `on_request`; other P2PCityErrors from it become a refusal
+    with a reason.
     """
 
     on_raft: Callable[[str, bytes], bool | None]
@@ -243,6 +245,7 @@ class Connections:
             link.close("not allowed any more")
             return
         link.hello = outcome.hello
+        before = self.links.active(link.peer)
         if outcome.reason:
             record.is_refused = True
             record.last_refusal = outcome.reason
@@ -254,7 +257,7 @@ class Connections:
             record.backoff.reset()
             record.refused_backoff.reset()
             record.add_addresses(outcome.hello.addresses, "hello")
-            self._note_up(link)
+            self._note_up(link, before)
         link.decided.set()
 
     def _log_refusal(self, link: Link, outcome: Outcome) -> None:
@@ -269,12 +272,15 @@ class Connections:
                 before=swallowed,
             )
 
-    def _note_up(self, link: Link) -> None:
+    def _note_up(self, link: Link, before: Link | None) -> None:
         assert self._pubsub is not None
         self._pubsub.add_peer(link.peer)
         if link.peer not in self.up:
             self.up.add(link.peer)
             _logger.info("peer_up", peer=link.peer, address=link.address, out=link.is_dialled)
+            self._handlers.on_peer(link.peer, True)
+        elif _incarnation(before) != _incarnation(link):
+            # A wiped node, back before its old connection was found dead: it is somebody else.
             self._handlers.on_peer(link.peer, True)
 
     def _link_of(self, stream: INetStream) -> Link | None:
@@ -395,3 +401,7 @@ class Connections:
         """Note a fault that ends this connection."""
         self.fault(link.peer, reason)
         link.close(reason)
+
+
+def _incarnation(link: Link | None) -> bytes | None:
+    return link.hello.incarnation if link is not None and link.hello is not None else None

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import ifaddr
 import structlog
 import trio
 from zeroconf import ServiceBrowser, ServiceInfo, ServiceListener, Zeroconf
@@ -142,4 +143,10 @@ def local_addresses(port: int) -> list[str]:
                 found.append(f"/{name}/{probe.getsockname()[0]}/tcp/{port}")
         except OSError:
             continue
-    return found
+    # A network of its own, without a gateway: what the interfaces have.
+    return found or [
+        f"/ip4/{ip.ip}/tcp/{port}"
+        for adapter in ifaddr.get_adapters()
+        for ip in adapter.ips
+        if isinstance(ip.ip, str) and not ipaddress.ip_address(ip.ip).is_loopback
+    ]

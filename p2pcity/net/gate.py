@@ -17,9 +17,11 @@ from libp2p.security.exceptions import HandshakeFailure
 from libp2p.security.noise.transport import Transport
 
 from p2pcity.net.guard import SocketStream
-from p2pcity.net.pacing import OncePer
+from p2pcity.net.pacing import OncePer, TokenBucket
 
 _LOG_INTERVAL_S = 60.0
+# In all: a stranger can make a new key for each try.
+_LOG_LINES_PER_INTERVAL = 10
 
 _logger = structlog.get_logger("p2pcity.net.gate")
 
@@ -30,6 +32,9 @@ class Gate:
     def __init__(self, is_allowed: Callable[[str], bool]) -> None:
         self._is_allowed = is_allowed
         self._once = OncePer(_LOG_INTERVAL_S)
+        self._lines = TokenBucket(
+            _LOG_LINES_PER_INTERVAL / _LOG_INTERVAL_S, _LOG_LINES_PER_INTERVAL, 0.0
+        )
         self.refused_count = 0
 
     def check(self, peer: str, address: str) -> None:
@@ -37,8 +42,9 @@ class Gate:
         if self._is_allowed(peer):
             return
         self.refused_count += 1
-        swallowed = self._once.is_due(peer, trio.current_time())
-        if swallowed is not None:
+        now_s = trio.current_time()
+        swallowed = self._once.is_due(peer, now_s)
+        if swallowed is not None and self._lines.take(now_s):
             _logger.warning("peer_refused", peer=peer, address=address, before=swallowed)
         raise HandshakeFailure(f"{peer} is not on the list")
 

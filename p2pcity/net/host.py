@@ -215,7 +215,7 @@ def build_host(
 
 def parse_listen(text: str) -> tuple[Multiaddr, str, int]:
     """Return (multiaddr, host, port) of a listening address; ConfigError when it is none."""
-    remedy = "Write addresses to listen on like /ip4/0.0.0.0/tcp/4001."
+    remedy = "Write addresses to listen on like /ip4/0.0.0.0/tcp/4710."
     try:
         address = Multiaddr(text)
         names = [protocol.name for protocol in address.protocols()]

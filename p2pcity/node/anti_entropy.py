@@ -1,6 +1,6 @@
 """Anti-entropy: once a second each peer is asked for the admissions this node has not seen."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 import trio
@@ -12,10 +12,12 @@ from p2pcity.node.intake import Intake
 from p2pcity.sync.pending import PendingSync
 from p2pcity.wire import sync as sync_wire
 from p2pcity.wire.limits import SYNC_IDS_MAX
-from p2pcity.wire.sync import Fetch, Fetched, PendingAnswer, PendingQuery
+from p2pcity.wire.sync import BlockAnswer, BlockQuery, Fetch, Fetched, PendingAnswer, PendingQuery
 
 _FETCH_BYTES_MAX = 1024 * 1024
 _DEADLINE_S = 5.0
+# Ignored for lack of room here, not for what they are: asked for again.
+_NO_ROOM = frozenset(("peer-quota", "author-quota", "queue-full"))
 
 _logger = structlog.get_logger("p2pcity.node.anti_entropy")
 
@@ -30,6 +32,7 @@ class AntiEntropy:
         mempool: Mempool,
         intake: Intake,
         is_known: Callable[[bytes], bool],
+        block_bytes: Callable[[int], Awaitable[bytes | None]],
         session: bytes,
         period_s: float = 1.0,
     ) -> None:
@@ -37,6 +40,7 @@ class AntiEntropy:
         self._mempool = mempool
         self._intake = intake
         self._is_known = is_known
+        self._block_bytes = block_bytes
         self._session = session
         self._period_s = period_s
         self._sync = PendingSync()
@@ -55,14 +59,14 @@ class AntiEntropy:
 
     async def _ask(self, peer: str) -> None:
         try:
-            data = sync_wire.encode(self._sync.query(peer))
-            answer = await self._request(peer, data)
+            query = self._sync.query(peer)
+            answer = await self._request(peer, sync_wire.encode(query))
             if not isinstance(answer, PendingAnswer):
                 self._network.penalise(peer)
                 return
             missing = self._sync.missing(peer, answer, self._is_known)
-            if missing:
-                await self._fetch(peer, missing)
+            if missing and not await self._fetch(peer, missing):
+                self._sync.rewind(peer, query)
         except (RemoteError, LocalError) as error:
             # The cursor may have moved past ids that were not fetched: begin anew with them.
             self._sync.forget(peer)
@@ -74,30 +78,34 @@ class AntiEntropy:
         answer = await self._network.request(peer, "sync", data, _DEADLINE_S)
         return sync_wire.decode_answer(answer)
 
-    async def _fetch(self, peer: str, ids: Sequence[bytes]) -> None:
+    async def _fetch(self, peer: str, ids: Sequence[bytes]) -> bool:
+        """Fetch and admit; False when this node has no room for all of them now."""
         left = list(ids)
         while left:
             data = sync_wire.encode(Fetch(ids=tuple(left)))
             answer = await self._request(peer, data)
             if not isinstance(answer, Fetched):
                 self._network.penalise(peer)
-                return
+                return True
             admitted = await self._intake.admit(list(answer.carried), peer)
             self.fetched_count += len(admitted)
             if any(item.verdict.kind == "reject" for item in admitted):
                 self._network.penalise(peer)
+            if any(item.verdict.reason in _NO_ROOM for item in admitted):
+                return False
             got = {item.verdict.id for item in admitted}
             rest = [id_ for id_ in left if id_ not in got]
             if len(rest) == len(left):
                 # The peer has none of them any more: committed or expired meanwhile.
-                return
+                return True
             left = rest
+        return True
 
     def forget(self, peer: str) -> None:
         """Ask `peer` from its beginning the next time."""
         self._sync.forget(peer)
 
-    def answer(self, data: bytes) -> bytes:
+    async def answer(self, data: bytes) -> bytes:
         """Answer one question of a peer; raises DecodeError for what is no question."""
         question = sync_wire.decode_request(data)
         if isinstance(question, PendingQuery):
@@ -106,6 +114,9 @@ class AntiEntropy:
             return sync_wire.encode(PendingAnswer(session=self._session, last=last, ids=tuple(ids)))
         if isinstance(question, Fetch):
             return sync_wire.encode(Fetched(carried=tuple(self._collect(question.ids))))
+        if isinstance(question, BlockQuery):
+            block = await self._block_bytes(question.height)
+            return sync_wire.encode(BlockAnswer(height=question.height, data=block))
         raise DecodeError("not a question of anti-entropy", reason="malformed")
 
     def _collect(self, ids: Sequence[bytes]) -> list[bytes]:

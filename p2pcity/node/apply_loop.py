@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from p2pcity.crypto.digest import sha256
-from p2pcity.errors import DecodeError
+from p2pcity.errors import DecodeError, Unavailable
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.ledger.views_store import ViewsStore
 from p2pcity.ledger.writer import WriterThread
@@ -25,6 +25,7 @@ from p2pcity.wire.raft import Entry
 from p2pcity.wire.transaction import Carried
 
 _BATCH_BYTES_MAX = 4 * 1024 * 1024
+_RETRY_S = 1.0
 
 _logger = structlog.get_logger("p2pcity.node.apply")
 
@@ -51,6 +52,8 @@ class ApplyLoop:
         self._target = views.applied_index
         self._applied = views.applied_index
         self._work = trio.Event()
+        # Why committed blocks wait, empty while they don't.
+        self.alarm = ""
 
     @property
     def applied_index(self) -> int:
@@ -83,14 +86,36 @@ class ApplyLoop:
             await self._apply(entries)
 
     async def _apply(self, entries: Sequence[Entry]) -> None:
-        pairs: list[tuple[int, Block | None]] = []
+        pairs: list[tuple[int, Block | bytes | None]] = []
         for entry in entries:
-            block = block_wire.decode(entry.payload) if entry.payload else None
-            pairs.append((entry.index, block))
-        known = await self._examined([block for _, block in pairs if block is not None])
-        applied = await self._writer.run(self._views.apply_blocks, pairs, known.get)
+            pairs.append((entry.index, _decoded(entry)))
+        known = await self._examined([item for _, item in pairs if isinstance(item, Block)])
+        applied = await self._stored(pairs, known)
         self._applied = entries[-1].index
         self._on_applied(applied, self._applied)
+
+    async def _stored(
+        self,
+        pairs: Sequence[tuple[int, Block | bytes | None]],
+        known: dict[bytes, Carried | DecodeError],
+    ) -> list[AppliedBlock]:
+        """Write to the views; while their disk has no room, say so and try again."""
+        while True:
+            try:
+                applied = await self._writer.run(self._views.apply_blocks, pairs, known.get)
+            except Unavailable as error:
+                # Nothing was applied and nothing is lost: the blocks are in the log.
+                if not self.alarm:
+                    _logger.error(
+                        "apply_waits", index=pairs[0][0], reason=str(error), remedy=error.remedy
+                    )
+                self.alarm = f"committed blocks wait to be applied: {error}"
+                await trio.sleep(_RETRY_S)
+                continue
+            if self.alarm:
+                self.alarm = ""
+                _logger.info("apply_goes_on", index=pairs[0][0])
+            return applied
 
     async def _examined(self, blocks: Sequence[Block]) -> dict[bytes, Carried | DecodeError]:
         """Every carried transaction of `blocks`, by digest, verified once on this node."""
@@ -110,12 +135,33 @@ class ApplyLoop:
         return known
 
 
+def _decoded(entry: Entry) -> Block | bytes | None:
+    if not entry.payload:
+        return None
+    try:
+        return block_wire.decode(entry.payload)
+    except DecodeError:
+        return entry.payload  # the views say what is wrong with it, and which exit code that is
+
+
+def ended_ids(block: AppliedBlock) -> list[bytes]:
+    """The ids that a block settles for good, once or again.
+
+    Not those of invalid bytes: whoever garbles a transaction must not end the true one.
+    """
+    return [
+        item.carried.transaction.id
+        for item in block.transactions
+        if item.carried is not None and item.outcome != "invalid"
+    ]
+
+
 def settled(block: AppliedBlock) -> list[tuple[bytes, Settled]]:
     """How each transaction of an applied block ended; one dropped as a duplicate ended before."""
     height = block.block.header.height
     ends: list[tuple[bytes, Settled]] = []
     for item in block.transactions:
-        if item.carried is None or item.outcome == "duplicate":
+        if item.carried is None or item.outcome in ("duplicate", "invalid"):
             continue
         id_ = item.carried.transaction.id
         if item.outcome == "applied":

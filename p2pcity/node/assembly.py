@@ -2,6 +2,7 @@
 
 import random
 import secrets
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from p2pcity.mempool.mempool import Mempool, MempoolConfig
 from p2pcity.net.config import NetConfig
 from p2pcity.net.network import Handlers, Network
 from p2pcity.node.anti_entropy import AntiEntropy
-from p2pcity.node.apply_loop import ApplyLoop, settled
+from p2pcity.node.apply_loop import ApplyLoop, ended_ids, settled
 from p2pcity.node.config import Config
 from p2pcity.node.forwarding import Forwarding
 from p2pcity.node.gossiping import Gossiping
@@ -31,6 +32,7 @@ from p2pcity.node.outbox_loop import OutboxLoop
 from p2pcity.node.peer_status import PeerStatus
 from p2pcity.node.reading import Reading
 from p2pcity.node.reads import Reads
+from p2pcity.node.reoffering import Reoffering
 from p2pcity.node.service import NodeService
 from p2pcity.node.status import Status
 from p2pcity.node.submitting import Signer, Submitting
@@ -51,6 +53,7 @@ _logger = structlog.get_logger("p2pcity.node")
 _TICKS_PER_HEARTBEAT = 2
 _REOFFER_S = 1.0
 _EXPIRY_PERIOD_S = 1.0
+_EXPIRY_GRACE_PERIODS = 3
 _REJECT_LOG_PERIOD_S = 5.0
 
 
@@ -80,12 +83,19 @@ class Parts:
     """Every part of a running node, made in two steps: before and after the log is applied."""
 
     def __init__(
-        self, config: Config, identity: Identity, stores: Stores, now_ms: Callable[[], int]
+        self,
+        config: Config,
+        identity: Identity,
+        stores: Stores,
+        now_ms: Callable[[], int],
+        *,
+        make_network: Callable[..., Network] = Network,
     ) -> None:
         self.config = config
         self.identity = identity
         self.stores = stores
         self.now_ms = now_ms
+        self._network_maker = make_network
         self.directory = DataDirectory(config.node.data_dir)
         self.state = stores.views.state
         self.mempool = Mempool(
@@ -153,7 +163,7 @@ class Parts:
         for address in net.peers:
             peer = address.rpartition("/p2p/")[2]
             addresses.setdefault(peer, []).append(address)
-        self.network = Network(
+        self.network = self._network_maker(
             NetConfig(
                 listen=net.listen,
                 has_mdns=net.mdns,
@@ -222,6 +232,7 @@ class Parts:
             mempool=self.mempool,
             intake=self.intake,
             is_known=self.view.is_known,
+            block_bytes=lambda height: self.reading.block_bytes(height),
             session=secrets.token_bytes(16),
         )
 
@@ -257,6 +268,15 @@ class Parts:
             signer=signer,
             status=self.reading.status_of,
             find_events=self.reading.find_events,
+        )
+        self.reoffering = Reoffering(
+            outbox=stores.outbox,
+            writer=stores.outbox_writer,
+            loop=self.outbox,
+            intake=self.intake,
+            is_on_ledger=stores.probe.has_transaction,
+            is_waiting=self.mempool.__contains__,
+            remember=self.submitting.remember,
         )
         self.status = Status(
             config=self.config,
@@ -341,11 +361,10 @@ class Parts:
         if protocol == "status":
             return self.peer_status.answer(data)
         if protocol == "sync":
-            return self.anti_entropy.answer(data)
+            return await self.anti_entropy.answer(data)
         raise DecodeError(f"nothing answers on {protocol}", reason="malformed")
 
     def _on_peer(self, peer: str, is_up: bool) -> None:
-        _logger.info("peer_up" if is_up else "peer_down", peer=peer)
         if is_up:
             self._note_incarnation(peer)
             return
@@ -360,6 +379,7 @@ class Parts:
         if info.incarnation == self.identity.nodes[peer].incarnation:
             self._same_log.add(peer)
             return
+        self._same_log.discard(peer)
         _logger.error(
             "peer_wiped",
             peer=peer,
@@ -376,7 +396,7 @@ class Parts:
         committed: list[bytes] = []
         for block in blocks:
             ends = settled(block)
-            ids = [item.carried.id for item in block.transactions if item.carried is not None]
+            ids = ended_ids(block)
             self.mempool.remove(ids)
             for id_, end in ends:
                 self.waiters.settle(id_, end)
@@ -415,29 +435,15 @@ class Parts:
 
     async def expire(self) -> None:
         """Drop what expired from the mempool, and say so to whoever waits."""
+        dropped: deque[list[bytes]] = deque()
         while True:
             await trio.sleep(_EXPIRY_PERIOD_S)
-            expired = self.mempool.expire(self.now_ms())
+            dropped.append(self.mempool.expire(self.now_ms()))
+            if len(dropped) <= _EXPIRY_GRACE_PERIODS:
+                continue
+            # Said a little later: it may stand in a block that was made in time and is on its way.
+            expired = dropped.popleft()
             for id_ in expired:
                 self.waiters.settle(id_, Settled("expired", "expired"))
             self.outbox.settle(expired, "expired")
             self.submitting.forget(expired)
-
-    async def reload_outbox(self) -> None:
-        """Offer again what this node accepted before it stopped."""
-        rows = await self.stores.outbox_writer.run(self.stores.outbox.pending)
-        self.outbox.load(row.id for row in rows)
-        ended: list[bytes] = []
-        for start in range(0, len(rows), 256):
-            part = rows[start : start + 256]
-            admitted = await self.intake.admit([row.carried for row in part], None)
-            for row, item in zip(part, admitted, strict=True):
-                if item.is_accepted and item.carried is not None:
-                    self.submitting.remember(item.carried)
-                elif item.verdict.reason == "known":
-                    self.outbox.settle([row.id], "committed")
-                elif item.verdict.reason == "expired":
-                    ended.append(row.id)
-        self.outbox.settle(ended, "expired")
-        if rows:
-            _logger.info("outbox_loaded", transactions=len(rows), expired=len(ended))

@@ -7,9 +7,10 @@ is lossy by nature, forwarding and anti-entropy carry the rest.
 from collections import deque
 from collections.abc import Sequence
 
+import structlog
 import trio
 
-from p2pcity.errors import DecodeError
+from p2pcity.errors import DecodeError, LocalError
 from p2pcity.net.network import Network
 from p2pcity.node.intake import Intake
 from p2pcity.wire import gossip as gossip_wire
@@ -19,6 +20,8 @@ from p2pcity.wire.transaction import Carried
 _BATCH_BYTES_MAX = 64 * 1024
 _BACKLOG_BYTES_MAX = 256 * 1024
 _INBOX_MAX = 64
+
+_logger = structlog.get_logger("p2pcity.node.gossiping")
 
 
 class Gossiping:
@@ -90,6 +93,12 @@ class Gossiping:
 
     async def _admit(self) -> None:
         async for peer, items in self._receive_inbox:
-            admitted = await self._intake.admit(items, peer)
+            try:
+                admitted = await self._intake.admit(items, peer)
+            except LocalError as error:
+                # Nobody waits for an answer; anti-entropy brings them again.
+                self.dropped_in += 1
+                _logger.debug("gossip_not_admitted", peer=peer, reason=str(error))
+                continue
             if any(item.verdict.kind == "reject" for item in admitted):
                 self._network.penalise(peer)

@@ -1,6 +1,7 @@
 """Who this node is: its keys, the genesis of its network, and its place in it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from p2pcity.crypto import keys
 from p2pcity.crypto.keys import PrivateKey
@@ -38,10 +39,10 @@ class Identity:
 
 def load_identity(config: Config) -> Identity:
     """Read keys and genesis; raises ConfigError when they do not belong together."""
-    key = PrivateKey.from_pem(read_secret(config.node.key, "node.key"))
+    key = _read_key(config.node.key, "node.key")
     author = None
     if config.node.author_key is not None:
-        author = PrivateKey.from_pem(read_secret(config.node.author_key, "node.author_key"))
+        author = _read_key(config.node.author_key, "node.author_key")
     genesis = _read_genesis(config)
     nodes = {keys.peer_id(node.key): node for node in genesis.nodes}
     peer_id = keys.peer_id(key.public)
@@ -59,6 +60,14 @@ def load_identity(config: Config) -> Identity:
             remedy=f"Set node.role to {node.role!r}.",
         )
     return Identity(key, author, peer_id, genesis, node, nodes)
+
+
+def _read_key(path: Path, setting: str) -> PrivateKey:
+    data = read_secret(path, setting)
+    try:
+        return PrivateKey.from_pem(data)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error} ({setting})", remedy=error.remedy) from None
 
 
 def _read_genesis(config: Config) -> Genesis:

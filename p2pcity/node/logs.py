@@ -1,14 +1,17 @@
 """How the daemon writes its log: structlog to stdout, JSON unless stdout is a terminal.
 
 Field names are fixed (`peer`, `member`, `transaction`, `height`, `term`, `index`, `reason`,
-`duration_ms`). Each JSON line carries `priority`, syslog's number, which journald reads when
-the line is prefixed `<N>`; keys and payloads are never logged.
+`duration_ms`). Each JSON line carries `priority`, syslog's number; where journald reads along
+the line is prefixed with it (`<N>`). Keys and payloads are never logged.
 """
 
 import logging
+import os
+import queue
 import sys
+import threading
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -22,18 +25,68 @@ def _add_priority(
     return fields
 
 
-def configure(*, level: str = "info", format_: str = "auto") -> None:
+class LogStream:
+    """A stream in front of a descriptor that neither waits nor fails: a thread of its own writes.
+
+    A reader of our output that stands still, or a full disk below it, must not stop the node.
+    Lines beyond `lines_max` that wait, and those that the descriptor refuses, are dropped and
+    counted.
+    """
+
+    def __init__(self, descriptor: int, lines_max: int = 10_000) -> None:
+        self._descriptor = descriptor
+        self._lines_max = lines_max
+        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self.dropped_count = 0
+        # A daemon thread: one that waits for a reader for ever does not hold up the exit.
+        self._thread = threading.Thread(target=self._work, name="p2pcity-logs", daemon=True)
+        self._thread.start()
+
+    def write(self, text: str) -> int:
+        """Queue `text`; whole lines come in one call."""
+        if self._queue.qsize() < self._lines_max:
+            self._queue.put(text.encode("utf-8", "backslashreplace"))
+        else:
+            self.dropped_count += 1
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing: lines are written as soon as they can be."""
+
+    def close(self, timeout_s: float) -> None:
+        """Wait until what was queued is written, at most `timeout_s`."""
+        self._queue.put(None)
+        self._thread.join(timeout_s)
+
+    def _work(self) -> None:
+        while (line := self._queue.get()) is not None:
+            try:
+                while line:
+                    line = line[os.write(self._descriptor, line) :]
+            except OSError:
+                self.dropped_count += 1
+
+
+def configure(
+    *, level: str = "info", format_: str = "auto", descriptor: int | None = None
+) -> LogStream:
     """Set up structlog for the process; `format_` is auto, json or text.
 
+    Lines go to `descriptor`, stdout by default; the caller closes what is returned at the end.
     Libraries that use the standard logging module are heard from `warning` on, in the same form.
     """
     number = getattr(logging, level.upper())
-    is_json = format_ == "json" or (format_ == "auto" and not sys.stdout.isatty())
+    descriptor = sys.stdout.fileno() if descriptor is None else descriptor
+    is_terminal = os.isatty(descriptor)
+    is_json = format_ == "json" or (format_ == "auto" and not is_terminal)
     renderer: Any = (
-        structlog.processors.JSONRenderer()
+        (_render_for_journal if _is_journal(descriptor) else _render_json)
         if is_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
+        else structlog.dev.ConsoleRenderer(colors=is_terminal)
     )
+    stream = LogStream(descriptor)
+    # What both libraries ask of a stream is `write` and `flush`.
+    file = cast(TextIO, stream)
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
         _add_priority,
@@ -44,10 +97,10 @@ def configure(*, level: str = "info", format_: str = "auto") -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(file),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(file)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[
@@ -60,6 +113,23 @@ def configure(*, level: str = "info", format_: str = "auto") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(number, logging.WARNING))
+    return stream
+
+
+_render_json = structlog.processors.JSONRenderer()
+
+
+def _render_for_journal(logger: object, method: str, fields: MutableMapping[str, Any]) -> str:
+    priority = fields["priority"]
+    line = _render_json(logger, method, fields)
+    assert isinstance(line, str)
+    return f"<{priority}>{line}"
+
+
+def _is_journal(descriptor: int) -> bool:
+    """Whether `descriptor` is the stream that journald gave this process (systemd.exec(5))."""
+    about = os.fstat(descriptor)
+    return os.environ.get("JOURNAL_STREAM") == f"{about.st_dev}:{about.st_ino}"
 
 
 class RateLimit:

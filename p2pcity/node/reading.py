@@ -98,11 +98,16 @@ class Reading:
 
     async def status_of(self, id_: bytes) -> TransactionStatus:
         """Where the transaction stands, as far as this node applied."""
+        was_pending = id_ in self._mempool or self._is_in_outbox(id_)
         found = await self._read(self._read_status, id_)
         if found is not None and found.leaf_index is not None:
             return found
         carried = self._mempool.get(id_)
-        if carried is not None or self._is_in_outbox(id_):
+        is_pending = carried is not None or self._is_in_outbox(id_)
+        if was_pending and not is_pending:
+            # It ended while the views were read, perhaps just behind that read: look again.
+            found = await self._read(self._read_status, id_)
+        if is_pending:
             author = None if carried is None else carried.transaction.author
             count = None if carried is None else carried.transaction.count
             return TransactionStatus(id_, "pending", author=author, count=count)
@@ -258,6 +263,12 @@ class Reading:
             return StoredBlock(0, genesis.network, None, genesis.time_ms, 0, 1, data, ())
         return await self._read(self._read_block, wanted)
 
+    async def block_bytes(self, height: int) -> bytes | None:
+        """The bytes of the block at `height`; None for the genesis and for what is not here."""
+        if not 0 < height <= self._head.height:
+            return None
+        return await self._read(self._reader.block_bytes, height)
+
     def _read_block(self, height: int) -> StoredBlock | None:
         if height > HEIGHT_MAX:
             return None
@@ -290,6 +301,7 @@ class Reading:
             header.rules,
             data,
             tuple(listed),
+            record.tree_size,
         )
 
 

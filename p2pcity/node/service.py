@@ -17,7 +17,7 @@ from p2pcity.api.service import (
     TransactionStatus,
     Wait,
 )
-from p2pcity.errors import ConfigError, Unavailable
+from p2pcity.errors import ConfigError, NotLeader, Unavailable
 from p2pcity.node.ordering_loop import OrderingLoop
 from p2pcity.node.reading import Reading
 from p2pcity.node.status import Status
@@ -137,6 +137,13 @@ class NodeService:
         """Move leadership to `to`, or to the voter whose log is longest."""
         raft = self._ordering.raw_node.status()
         target = to
+        if target is not None and target not in self._voters:
+            raise ConfigError(
+                f"{target} is no orderer of this network",
+                remedy="Name the peer id of an orderer: p2pcity raft status.",
+            )
+        if not self._ordering.raw_node.is_leader:
+            raise NotLeader("this node does not lead", leader=raft.leader)
         if target is None:
             others = [peer for peer in self._voters if peer != self._own_id]
             known = raft.progress
@@ -146,11 +153,6 @@ class NodeService:
                     "no other orderer can take over", remedy="Start another orderer first."
                 )
             target = max(alive, key=lambda peer: known[peer].match)
-        elif target not in self._voters:
-            raise ConfigError(
-                f"{target} is no orderer of this network",
-                remedy="Name the peer id of an orderer: p2pcity raft status.",
-            )
         self._ordering.raw_node.transfer_leader(target)
         self._ordering.wake()
         with trio.move_on_after(_TRANSFER_TIMEOUT_S):

@@ -75,6 +75,8 @@ class Status:
         lag = self._lag_blocks()
         if lag > LAG_BLOCKS_MAX:
             reasons.append(f"{lag} blocks behind the others")
+        if self._apply.alarm:
+            reasons.append(self._apply.alarm)
         if self.is_disk_low():
             reasons.append(
                 "the disk has less free than ledger.disk_free_bytes_min: "

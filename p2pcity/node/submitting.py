@@ -94,16 +94,20 @@ class Submitting:
         assert id_ is not None, "what was admitted has an id"
         end = ends.get(id_)
         if end is not None:
-            return Answer(
-                id_, "accept", end.state, end.reason, end.height, end.leaf_index
-            )
+            return Answer(id_, "accept", end.state, end.reason, end.height, end.leaf_index)
+        return await self._answer_known(id_)
+
+    async def _answer_known(self, id_: bytes) -> Answer:
+        """The answer for a transaction that was admitted once."""
+        if id_ in self._mempool:
+            # Not applied yet: the views need not be asked, which is a turn of a thread for each
+            # transaction of a sequence.
+            return Answer(id_, "accept", "pending")
         status = await self._status(id_)
         if status.status == "unknown":
-            # Admitted once, and neither here nor on the ledger: its time was over.
+            # Neither here nor on the ledger: its time was over.
             return Answer(id_, "accept", "expired", "expired")
-        return Answer(
-            id_, "accept", status.status, status.reason, status.height, status.leaf_index
-        )
+        return Answer(id_, "accept", status.status, status.reason, status.height, status.leaf_index)
 
     async def submit_events(
         self, events: Sequence[EventInput], wait: Wait, timeout_ms: int
@@ -118,15 +122,12 @@ class Submitting:
             )
         author = signer.key.public
         names = [event_wire.name_key(author, item.source, item.id) for item in events]
-        # Pending ones are looked up after the ledger, without a wait between: what is applied
-        # meanwhile is found in one of the two.
+        # Before the ledger is read, since what is applied meanwhile is pending no more; and after
+        # it, without a wait from there on, since another request may have signed meanwhile.
+        known: dict[bytes, tuple[bytes, int | None]] = dict(self._find_pending(names))
         found = await self._find_events(names)
-        known: dict[bytes, tuple[bytes, int | None]] = {
-            name: (id_, None) for name, id_ in found.items()
-        }
-        for name in names:
-            if name in self._pending_names:
-                known[name] = self._pending_names[name]
+        known.update((name, (id_, None)) for name, id_ in found.items())
+        known.update(self._find_pending(names))
         fresh: dict[bytes, EventInput] = {}
         for name, item in zip(names, events, strict=True):
             if name not in known:
@@ -142,18 +143,21 @@ class Submitting:
             # Remembered before the first wait, so that a retry meanwhile is not signed again.
             for carried, held in signed:
                 self._remember(carried.transaction.id, held)
-            answers = {
-                answer.id: answer
-                for answer in await self.submit([item.data for item, _ in signed], wait, timeout_ms)
-                if answer.id is not None
-            }
-            for id_, answer in answers.items():
-                if answer.verdict != "accept":
-                    self.forget([id_])
+            try:
+                own = await self.submit([item.data for item, _ in signed], wait, timeout_ms)
+            finally:
+                # However it ended: what did not get in must be signed anew when it comes again.
+                ids = [item.transaction.id for item, _ in signed]
+                self.forget([id_ for id_ in ids if id_ not in self._mempool])
+            answers = {answer.id: answer for answer in own if answer.id is not None}
         missing = [id_ for id_, _ in known.values() if id_ not in answers]
         if missing:
             answers.update(await self._follow(dict.fromkeys(missing), wait, timeout_ms))
         return [_for_event(answers[known[name][0]], known[name][1]) for name in names]
+
+    def _find_pending(self, names: Sequence[bytes]) -> dict[bytes, tuple[bytes, int]]:
+        pending = self._pending_names
+        return {name: pending[name] for name in names if name in pending}
 
     async def _follow(
         self, ids: Mapping[bytes, None], wait: Wait, timeout_ms: int
@@ -166,10 +170,7 @@ class Submitting:
             if carried is not None:
                 admitted.append(Admitted(self._intake.known_verdict(id_), carried))
                 continue
-            status = await self._status(id_)
-            answers[id_] = Answer(
-                id_, "accept", status.status, status.reason, status.height, status.leaf_index
-            )
+            answers[id_] = await self._answer_known(id_)
         for answer in await self._finish(admitted, wait, timeout_ms):
             assert answer.id is not None
             answers[answer.id] = answer

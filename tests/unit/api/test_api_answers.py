@@ -129,4 +129,6 @@ def test_operations_are_told_apart() -> None:
     for item in OPERATIONS:
         in_path = {f"{{{p.name}}}" for p in item.parameters if p.place == "path"}
         assert all(name in item.path for name in in_path)
-        assert (item.method == "POST") == (item.right in ("write", "local"))
+        # Names asked for are too many for a URL: the one POST that only reads.
+        is_changing = item.method == "POST" and item.name != "knownEvents"
+        assert is_changing == (item.right in ("write", "local"))

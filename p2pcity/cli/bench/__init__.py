@@ -1,0 +1,1 @@
+"""Measures three local nodes under load, and says whether anything was lost on the way."""

@@ -1,0 +1,196 @@
+"""SIGKILL and SIGTERM: what was acknowledged stays, what was accepted is ordered."""
+
+import os
+import random
+import statistics
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from signal import Signals
+from typing import Final
+
+import pytest
+
+from p2pcity.cli.testnet.local_network import LocalNetwork
+from tests.integration.process_case import (
+    Author,
+    Load,
+    ask,
+    freeze,
+    others,
+    running_network,
+    submit,
+    thaw,
+    verify,
+    wait_equal,
+    wait_leader,
+    wait_serving,
+    wait_until,
+)
+
+pytestmark = pytest.mark.integration
+
+ROUNDS: Final = int(os.environ.get("P2PCITY_KILL_ROUNDS", "3"))
+LONG_ROUNDS: Final = 20
+STORM_S: Final = 60
+
+
+def kill_leader_again_and_again(network: LocalNetwork, load: Load, rounds: int) -> list[float]:
+    """Kill and restart the leader `rounds` times; the times without any acknowledgement."""
+    gaps: list[float] = []
+    for turn in range(rounds):
+        load.wait_more(50)
+        leader = wait_leader(network)
+        killed_s = time.monotonic()
+        network.kill(leader)
+        wait_leader(network, others(network, leader))
+        elected_s = time.monotonic() - killed_s
+        load.wait_more(20)
+        gaps.append(load.longest_gap_s(killed_s, time.monotonic()))
+        network.restart(leader)
+        print(
+            f"{turn + 1}: {leader} killed; a new leader after {elected_s:.2f} s, "
+            f"{gaps[-1]:.2f} s without an acknowledgement; {load.count} acknowledged"
+        )
+    return gaps
+
+
+def check_leader_kills(tmp_path: Path, rounds: int) -> None:
+    with running_network(tmp_path, is_told_to_stop=True) as network:
+        with Load(network) as load:
+            gaps = kill_leader_again_and_again(network, load, rounds)
+            load.wait_more(50)
+        verify(network, load.acknowledged.values())
+        print(
+            f"{rounds} kills, {load.count} acknowledged, 0 lost; without acknowledgements: "
+            f"p50 {statistics.median(gaps):.2f} s, max {max(gaps):.2f} s; {dict(load.refused)}"
+        )
+
+
+def test_the_leader_is_killed_under_load_again_and_again(tmp_path: Path) -> None:
+    check_leader_kills(tmp_path, ROUNDS)
+
+
+@pytest.mark.long
+def test_the_leader_is_killed_20_times_in_a_row(tmp_path: Path) -> None:
+    check_leader_kills(tmp_path, max(LONG_ROUNDS, ROUNDS))
+
+
+def test_all_three_are_killed_at_once(tmp_path: Path) -> None:
+    with running_network(tmp_path) as network:
+        with Load(network) as load:
+            for _ in range(2):
+                load.wait_more(100)
+                for node in network.nodes:
+                    assert node.send(Signals.SIGKILL)
+                for node in network.nodes:
+                    assert node.wait_gone(time.monotonic() + 5)
+                network.start()
+                network.wait_ready()
+            load.wait_more(50)
+        verify(network, load.acknowledged.values())
+
+
+@pytest.mark.long
+def test_a_storm_of_restarts(tmp_path: Path) -> None:
+    """One or two nodes at a time are killed and started again at once, for a minute."""
+    choice = random.Random(15)
+    with running_network(tmp_path, is_told_to_stop=True) as network:
+        kills = 0
+        with Load(network) as load:
+            until_s = time.monotonic() + STORM_S
+            while time.monotonic() < until_s:
+                names = choice.sample(others(network, ""), choice.choice((1, 1, 2)))
+                for name in names:
+                    network.kill(name)
+                network.start(names)
+                kills += len(names)
+                # The storm is in the times between: some kills meet a node that only starts.
+                threading.Event().wait(choice.uniform(0.2, 3.0))
+            ended_s = time.monotonic()
+            load.wait_more(1)
+            print(f"{kills} kills; an acknowledgement {time.monotonic() - ended_s:.2f} s after")
+            network.wait_ready()
+            load.wait_more(50)
+        verify(network, load.acknowledged.values())
+        print(f"{load.count} acknowledged, 0 lost; {dict(load.refused)}")
+
+
+def status_of(network: LocalNetwork, name: str, id_: str) -> str | None:
+    answer = ask(network, name, f"/v1/transactions/{id_}", consistency="local")
+    return None if answer is None else answer["status"]
+
+
+def is_committed(network: LocalNetwork, name: str, id_: str) -> bool:
+    return status_of(network, name, id_) == "committed"
+
+
+def accept(network: LocalNetwork, name: str, count: int) -> list[str]:
+    """Let a node that can't have it committed accept `count` transactions; their ids."""
+    author = Author(network)
+    ids = []
+    for _ in range(count):
+        answer = submit(network, name, author.sign().data, "accepted")
+        assert (answer["verdict"], answer["status"]) == ("accept", "pending")
+        ids.append(answer["id"])
+    return ids
+
+
+def check_all_are_ordered(network: LocalNetwork, ids: list[str]) -> None:
+    for node in network.nodes:
+        for id_ in ids:
+            is_ordered = partial(is_committed, network, node.name, id_)
+            wait_until(is_ordered, f"{id_} is committed on {node.name}")
+    assert wait_equal(network)["tree_size"] == len(ids)
+
+
+def test_killed_right_after_it_accepted(tmp_path: Path) -> None:
+    with running_network(tmp_path, start=["node1"]) as network:
+        wait_serving(network, "node1")
+        ids = accept(network, "node1", 40)
+        network.kill("node1")
+        network.start()
+        network.wait_ready()
+        check_all_are_ordered(network, ids)
+
+
+def test_accepted_while_it_was_cut_off(tmp_path: Path) -> None:
+    """The others are killed, later stopped: what one node accepts meanwhile is ordered after."""
+    with running_network(tmp_path) as network:
+        for name in ("node2", "node3"):
+            network.kill(name)
+        gone = accept(network, "node1", 20)
+        assert {status_of(network, "node1", id_) for id_ in gone} == {"pending"}
+        network.start()
+        network.wait_ready()
+        check_all_are_ordered(network, gone)
+        leader = wait_leader(network)
+        acceptor, other = others(network, leader)
+        for name in (leader, other):
+            freeze(network, name)
+        still = accept(network, acceptor, 20)
+        assert {status_of(network, acceptor, id_) for id_ in still} == {"pending"}
+        for name in (leader, other):
+            thaw(network, name)
+        check_all_are_ordered(network, [*gone, *still])
+
+
+def test_a_leader_that_is_told_to_stop_hands_over(tmp_path: Path) -> None:
+    with running_network(tmp_path) as network:
+        with Load(network) as load:
+            load.wait_more(50)
+            leader = wait_leader(network)
+            told_s = time.monotonic()
+            network.kill(leader, Signals.SIGTERM)
+            node = network.node(leader)
+            assert node.wait_gone(told_s + 10)
+            assert node.exit_code == 0
+            # It went only once another one led: nobody has to wait for an election.
+            assert network.leader() is not None
+            load.wait_more(50)
+            gap_s = load.longest_gap_s(told_s, time.monotonic())
+            network.restart(leader)
+            load.wait_more(20)
+        print(f"handed over; {gap_s:.2f} s without an acknowledgement")
+        verify(network, load.acknowledged.values())
