@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+from tests.vector_parts import compact
+
 VECTORS = Path(__file__).resolve().parent.parent / "protocol" / "vectors"
 
 
@@ -28,7 +30,7 @@ def all_files() -> dict[str, str]:
     for module in modules():
         for path, case in module.cases().items():
             assert path not in files, path
-            files[path] = json.dumps(case, indent=2) + "\n"
+            files[path] = json.dumps(compact(case), indent=2) + "\n"
     return files
 
 

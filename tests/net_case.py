@@ -94,7 +94,7 @@ class Place:
         self._note()
         return self.on_raft(peer, data)
 
-    def _take_gossip(self, peer: str, data: bytes) -> bool:
+    async def _take_gossip(self, peer: str, data: bytes) -> bool:
         self.gossip.append((peer, data))
         self._note()
         return not data.startswith(b"bad")

@@ -91,6 +91,9 @@ def _cases() -> Iterator[Case]:
     good = make(MINIMAL, FULL)
     yield _case("accepted", good.data, "accept", "accepted", "Nothing is wrong.")
     yield _case("client", good.data, "accept", "accepted", "From a client.", peer=None)
+    alone = make(Event(bytes(16), "1", "city.permit.", "s")).data
+    comment = "What begins with the prefix, its dot included, is allowed."
+    yield _case("type-prefix-alone", alone, "accept", "accepted", comment)
     yield from _rejected(good)
     yield from _ignored(good)
     yield from _remembered(good)

@@ -70,6 +70,12 @@ def _cases() -> Iterator[Case]:
         "time-zero", Event(SALT, "1", "t", "s", time_ms=0), "Zero is a time; absent is left out."
     )
     yield _valid("size-max", _sized(32 * 1024), "Exactly 32 KiB.")
+    deep: Any = 1
+    for _ in range(14):
+        deep = [deep]
+    yield _valid("depth-16", Event(SALT, "1", "t", "s", data=deep), "14 in data, 2 around it.")
+    longest = Event(SALT, "x" * 2048, "t", "s", extensions={"a" * 64: "", "b": -(2**31)})
+    yield _valid("longest-texts", longest, "2,048 bytes of id, 64 of a name, and an empty value.")
     yield from _broken_bodies()
     yield from _broken_bytes()
 
@@ -123,6 +129,10 @@ def _broken_bodies() -> Iterator[Case]:
         ("extension-float", {"extensions": {"a": 1.5}}, "Not a CloudEvents type."),
         ("extension-wide", {"extensions": {"a": 2**31}}, "A CloudEvents Integer has 32 bits."),
         ("extension-upper-case", {"extensions": {"Agency": "x"}}, "Names are a to z, 0 to 9."),
+        ("extension-name-65", {"extensions": {"a" * 65: 1}}, "64 characters are allowed."),
+        ("extension-name-empty", {"extensions": {"": 1}}, "A name has a character."),
+        ("extension-control-character", {"extensions": {"a": "\x1b"}}, "None in a String."),
+        ("extension-specversion", {"extensions": {"specversion": "1.0"}}, "Reserved."),
         ("extension-reserved", {"extensions": {"subject": "x"}}, "An attribute's own name."),
         ("extension-key-integer", {"extensions": {1: "x"}}, "Names are text."),
     )

@@ -1,6 +1,7 @@
 """Vectors of the genesis and of node cards (protocol/01-identity.md)."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from p2pcity.crypto.digest import sha256
@@ -92,6 +93,13 @@ def _cases() -> Iterator[Case]:
     yield _case("signed", genesis.encode(signed), "Signed by a node key and an author key.")
     one = Member("Solo", (GenesisNode(NODES[0].public, bytes(16), "orderer", (), "Solo"),), ())
     alone = genesis.make("one", TIME_MS, bytes(16), (one,))
+    both = GenesisAuthor(NODES[0].public, "the node itself", ("*", "a.*", "b"), "Solo")
+    shared = replace(one, authors=(both, replace(both, key=AUTHORS[0].public, types=())))
+    yield _case(
+        "node-key-as-author",
+        genesis.encode(genesis.make("one", TIME_MS, bytes(16), (shared,))),
+        "A node key may be an author key; an author may have no types.",
+    )
     yield _case("one-node", genesis.encode(alone), "One node is a network.")
     yield from _broken_bodies(plain)
     yield from _broken_signatures(signed)
@@ -115,7 +123,12 @@ def _broken_bodies(plain: Genesis) -> Iterator[Case]:
         ("nonce-15", "nonce", bytes(15), "A nonce has 16 bytes."),
         ("name-empty", "name", "", "A network has a name."),
         ("name-line-break", "name", "a\nb", "Names print on one line."),
+        ("name-no-break-space", "name", "a\u00a0b", "Of the spaces only U+0020 prints."),
+        ("name-direction", "name", "a\u202eb", "A format character does not print."),
+        ("name-space-around", "members/0/name", " Roads", "No space around it."),
+        ("name-129", "name", "x" * 129, "128 bytes are allowed."),
         ("no-members", "members", [], "Nobody orders."),
+        ("no-orderer", "members", [_observing()], "At least one orderer."),
         ("unknown-field", "fee", 1, "Unknown fields are errors."),
         ("node-key-31", f"{node}/key", bytes(31), "A key has 32 bytes."),
         ("node-key-twice", f"{node}/key", NODES[1].public, "A node stands twice."),
@@ -123,9 +136,17 @@ def _broken_bodies(plain: Genesis) -> Iterator[Case]:
         ("role-unknown", f"{node}/role", "king", "Orderer or observer."),
         ("node-name-twice", f"{node}/name", "2", "A name stands once in a member."),
         ("address-relative", f"{node}/addresses", ["ip4/192.0.2.1"], "Not a multiaddr."),
+        ("address-space", f"{node}/addresses", ["/dns4/a b/tcp/1"], "No spaces."),
+        ("address-513", f"{node}/addresses", ["/" * 513], "512 bytes are allowed."),
+        ("addresses-17", f"{node}/addresses", ["/ip4/192.0.2.1/tcp/1"] * 17, "16 are allowed."),
         ("author-key-twice", f"{author}/key", AUTHORS[1].public, "An author stands twice."),
         ("types-pattern", f"{author}/types", ["city.*.granted"], "The star ends a pattern."),
         ("types-empty-text", f"{author}/types", [""], "A type is not empty."),
+        ("types-star-after-text", f"{author}/types", ["city*"], "A dot stands before the star."),
+        ("types-no-prefix", f"{author}/types", [".*"], "Something stands before the dot."),
+        ("types-control-character", f"{author}/types", ["a\x07"], "No control characters."),
+        ("types-129", f"{author}/types", ["x" * 129], "128 bytes are allowed."),
+        ("types-257", f"{author}/types", ["a"] * 257, "256 are allowed."),
         ("member-twice", "members/1/name", "Roads", "A member stands twice."),
     )
     for name, edit, value, comment in table:
@@ -134,6 +155,18 @@ def _broken_bodies(plain: Genesis) -> Iterator[Case]:
     yield _case("truncated", data[:-1], "The last byte.", "malformed", "truncated")
     yield _case("trailing-byte", data + b"\x00", "One byte more.", "malformed", "trailing-byte")
     yield _case("too-large", bytes(1024 * 1024 + 1), "Above 1 MiB.", "size")
+
+
+def _observing() -> dict[str, Any]:
+    """A member with one observer and nothing else."""
+    node = {
+        "name": "1",
+        "key": NODES[0].public,
+        "incarnation": bytes(16),
+        "role": "observer",
+        "addresses": [],
+    }
+    return {"name": "Roads", "nodes": [node], "authors": []}
 
 
 def _broken_signatures(signed: Genesis) -> Iterator[Case]:
@@ -170,3 +203,4 @@ def _cards() -> Iterator[Case]:
         yield _case(name, bad, "Signed, and still no card.", "malformed", what="card")
     wrong = cose.sign(NODES[0], CONTENT_TYPE, cbor.encode(payload))
     yield _case("card-content-type", wrong, "Another content type.", "malformed", what="card")
+    yield _case("card-too-large", bytes(16385), "Above 16 KiB.", "size", what="card")

@@ -40,6 +40,7 @@ def _cases() -> Iterator[Case]:
         ("one", items[:1], "One transaction."),
         ("two", items, "Two transactions."),
         ("opaque", [b"\x00"], "An item is judged by admission, not by the batch."),
+        ("items-1024", [b"\x00"] * 1024, "As many as there may be."),
         ("size-max", [bytes(65536), bytes(66560 - 65536 - 9)], "Exactly 65 KiB."),
     ):
         input = {"data": gossip.encode_batch(batch).hex()}

@@ -28,13 +28,21 @@ MINE = Hello(
 def run(input: Mapping[str, Any]) -> Outcome:
     """Decode a hello, and judge it from the side of `mine`."""
 
+    mine = replace(
+        MINE,
+        network=bytes.fromhex(input["mine"]["network"]),
+        protocol=input["mine"]["protocol"],
+        protocol_oldest=input["mine"]["protocol_oldest"],
+        parameters=bytes.fromhex(input["mine"]["parameters"]),
+    )
+
     def decode(data: bytes) -> Mapping[str, Any]:
         key, theirs = hello.decode(data)
         return {
             "to_be_signed": cose.decode(data).to_be_signed.hex(),
             "key": key.hex(),
             "height": theirs.height,
-            "refused": hello.judge(MINE, theirs),
+            "refused": hello.judge(mine, theirs),
         }
 
     return judge(decode, bytes.fromhex(input["data"]))
@@ -50,8 +58,10 @@ def check(case: Mapping[str, Any]) -> None:
     compare(run(case["input"]), case)
 
 
-def _case(name: str, data: bytes, comment: str, reason: str = "", *flags: str) -> Case:
-    input = {"data": data.hex(), "mine": _shown(MINE)}
+def _case(
+    name: str, data: bytes, comment: str, reason: str = "", *flags: str, mine: Hello = MINE
+) -> Case:
+    input = {"data": data.hex(), "mine": _shown(mine)}
     if reason:
         return Case(AREA, name, SPEC, comment, input, "reject", reason, flags=flags)
     return Case(AREA, name, SPEC, comment, input, intermediates=run(input).intermediates)
@@ -79,6 +89,8 @@ def _cases() -> Iterator[Case]:
     )
     for name, change, comment in table:
         yield _case(name, hello.make(KEY, replace(MINE, **change)), comment)
+    own = replace(MINE, parameters=hello.parameters_digest())
+    yield _case("own-parameters", hello.make(KEY, own), "The digest of parameters.toml.", mine=own)
     good = hello.make(KEY, MINE)
     payload: Any = cbor.decode(cose.decode(good).payload)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from p2pcity.wire import cbor, raft
+from p2pcity.wire.limits import RAFT_MESSAGE_BYTES_MAX
 from p2pcity.wire.raft import (
     Append,
     AppendAnswer,
@@ -90,15 +91,17 @@ def _broken() -> dict[str, tuple[bytes, str]]:
 def _cases() -> Iterator[Case]:
     for name, message in MESSAGES.items():
         data = raft.encode(message)
+        comment = f"a message of type {_fields(message)['type']!s}"
         yield Case(
-            AREA, name, SPEC, type(message).__name__, {"data": data.hex()},
-            intermediates=_decode(data),
+            AREA, name, SPEC, comment, {"data": data.hex()}, intermediates=_decode(data)
         )  # fmt: skip
     newer = cbor.encode(_later())
     yield Case(
         AREA, "unknown-field", SPEC, "fields of a later version are ignored",
         {"data": newer.hex()}, intermediates=_decode(newer),
     )  # fmt: skip
+    large = bytes(RAFT_MESSAGE_BYTES_MAX + 1)
+    yield Case(AREA, "too-large", SPEC, "above 4 MiB", {"data": large.hex()}, "reject", "size")
     tomorrow = cbor.encode({"type": "tomorrow", "term": 1})
     yield Case(
         AREA, "unknown-message", SPEC, "a message of a later version is dropped without blame",

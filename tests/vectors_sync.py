@@ -56,7 +56,8 @@ _DECODERS = {
 
 
 def _show(data: bytes, message: sync.Request | sync.Answer) -> Mapping[str, Any]:
-    return {"kind": type(message).__name__, "encoded": sync.encode(message).hex()}
+    fields: Any = cbor.decode(data)
+    return {"kind": fields["kind"], "encoded": sync.encode(message).hex()}
 
 
 def _case(name: str, what: str, data: bytes, comment: str, reason: str = "", *flags: str) -> Case:
@@ -121,6 +122,18 @@ def _broken(asked: bytes) -> Iterator[Case]:
     yield _case("answer-kind", "answer", cbor.encode({"kind": "block"}), "A question.", "malformed")
     large = bytes(1024 * 1024 + 16 * 1024 + 1)
     yield _case("too-large", "answer", large, "Above 1 MiB and 16 KiB.", "size")
+    forwarded = cbor.encode([b""] * 4097)
+    yield _case("forward-4097", "forward", forwarded, "At most 4,096.", "malformed")
+    yield _case("forward-too-large", "forward", bytes(1024 * 1024 + 1), "Above 1 MiB.", "size")
+    yield _case(
+        "answer-ids-1001",
+        "answer",
+        cbor.encode(
+            {"kind": "pending-answer", "session": SESSION, "last": 1, "ids": [bytes(32)] * 1001}
+        ),
+        "Never whole sets: 1,000 ids at most.",
+        "malformed",
+    )
     yield _case("forward-none", "forward", b"\x80", "At least one.", "malformed")
     yield _case("forward-truncated", "forward", asked[:-1], "Cut.", "malformed", "truncated")
     for name, value in (

@@ -4,15 +4,11 @@ The state starts at the genesis and is the same on every node at the same height
 version 1 it does not change: members and keys are those of the genesis.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
 
 from p2pcity.wire.genesis import Genesis
-
-ANY_TYPE: Final = "*"
-PREFIX_END: Final = ".*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +44,3 @@ class State:
         """Return the event types that this author may use, None when it is not known."""
         author = self.authors.get(key)
         return None if author is None else author.types
-
-
-def is_allowed(types: Sequence[str], event_type: str) -> bool:
-    """Say whether one of the patterns `types` allows `event_type`.
-
-    `*` allows all, `permit.*` whatever begins with `permit.` and has more behind it (not
-    `permit` itself), anything else exactly itself.
-    """
-    for pattern in types:
-        if pattern in (ANY_TYPE, event_type):
-            return True
-        if pattern.endswith(PREFIX_END):
-            prefix = pattern[:-1]
-            if event_type.startswith(prefix) and len(event_type) > len(prefix):
-                return True
-    return False

@@ -62,6 +62,7 @@ class Mempool:
         self._by_digest: dict[bytes, Carried] = {}
         self._queues: dict[bytes, _Queue] = {}
         self._expiries = Expiries()
+        self._expired_in_add: list[bytes] = []
         self._admissions = Admissions(self._config.admissions_max)
         self._bytes = 0
 
@@ -91,7 +92,7 @@ class Mempool:
         if id in self._by_id:
             return
         if not self.has_room(carried):
-            self.expire(now_ms)
+            self._expired_in_add = self.expire(now_ms)
             if not self.has_room(carried):
                 raise MempoolFull("the mempool is full, or this author's share of it")
         author = carried.transaction.author
@@ -135,10 +136,14 @@ class Mempool:
             self._expiries.remove(id, carried.transaction.expires_ms)
 
     def expire(self, now_ms: int) -> list[bytes]:
-        """Drop what expired (`expires <= now_ms`) and return the ids."""
+        """Drop what expired (`expires <= now_ms`); return the ids, with those that `add` dropped.
+
+        So each id is told once, whoever had to make room.
+        """
         expired = self._expiries.pop(now_ms)
         self.remove(expired)
-        return expired
+        told, self._expired_in_add = self._expired_in_add, []
+        return told + expired
 
     def select(
         self,

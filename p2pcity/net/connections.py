@@ -62,7 +62,7 @@ class Handlers:
 
     on_raft: Callable[[str, bytes], bool | None]
     on_request: Callable[[str, str, bytes], Awaitable[bytes]]
-    on_gossip: Callable[[str, bytes], bool]
+    on_gossip: Callable[[str, bytes], Awaitable[bool]]
     on_peer: Callable[[str, bool], None]
 
 

@@ -7,7 +7,7 @@ sends is kept without a bound, and no exception leaves a stream's handler.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -152,7 +152,8 @@ class CityGossipSub(GossipSub):
 class CityPubsub(Pubsub):
     """One topic's streams and messages.
 
-    `on_message(forwarder, data)` judges each new message: False rejects it and blames the
+    `on_message(forwarder, data)` judges each new message, which is passed on only then, and
+    holds up that peer's stream meanwhile: False rejects it and blames the
     forwarder through `on_fault(forwarder, reason, is_fatal)`; fatal is what ends a stream.
     """
 
@@ -163,7 +164,7 @@ class CityPubsub(Pubsub):
         config: NetConfig,
         *,
         is_allowed: Callable[[str], bool],
-        on_message: Callable[[str, bytes], bool],
+        on_message: Callable[[str, bytes], Awaitable[bool]],
         on_fault: Callable[[str, str, bool], None],
     ) -> None:
         self.counters = GossipCounters()
@@ -299,24 +300,25 @@ class CityPubsub(Pubsub):
         """Judge a message and pass it on; our own ones are only passed on."""
         if self._is_msg_seen(msg):
             return
-        if msg_forwarder != self.my_id and not self._is_good(msg_forwarder, msg):
+        if msg_forwarder == self.my_id:
+            self._mark_msg_seen(msg)
+        elif not await self._is_good(msg_forwarder, msg):
             return
-        self._mark_msg_seen(msg)
         await self.router.publish(msg_forwarder, msg)
 
-    def _is_good(self, forwarder: ID, message: rpc_pb2.Message) -> bool:
+    async def _is_good(self, forwarder: ID, message: rpc_pb2.Message) -> bool:
         if not _is_signed(message):
             # Not remembered: a garbled copy must not keep the true one out.
             self.counters.badly_signed += 1
             self._on_fault(forwarder.to_base58(), "gossip: a wrong signature", False)
             return False
+        # Before it is judged, which waits: a copy from another peer is not judged as well.
+        self._mark_msg_seen(message)
         if not self._take_from_origin(message.from_id):
-            self._mark_msg_seen(message)
             self.counters.rate_limited += 1
             return False
         self.counters.received += 1
-        if not self._on_message(forwarder.to_base58(), message.data):
-            self._mark_msg_seen(message)
+        if not await self._on_message(forwarder.to_base58(), message.data):
             self.counters.rejected += 1
             self._on_fault(forwarder.to_base58(), "gossip: a rejected message", False)
             return False

@@ -277,9 +277,9 @@ class Network:
         listeners = self._host.swarm.listeners.values()
         return [str(address) for listener in listeners for address in listener.get_addrs()]
 
-    def _take_gossip(self, peer: str, data: bytes) -> bool:
+    async def _take_gossip(self, peer: str, data: bytes) -> bool:
         try:
-            return self._handlers.on_gossip(peer, data)
+            return await self._handlers.on_gossip(peer, data)
         except Exception:  # a stream's root: our own failure is no peer's fault
             _logger.exception("gossip_handler_failed", peer=peer)
             return True

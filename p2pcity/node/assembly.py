@@ -177,7 +177,7 @@ class Parts:
             handlers=Handlers(
                 on_raft=self._on_raft,
                 on_request=self._on_request,
-                on_gossip=lambda peer, data: self.gossiping.receive(peer, data),
+                on_gossip=self._on_gossip,
                 on_peer=self._on_peer,
             ),
         )
@@ -354,6 +354,9 @@ class Parts:
     def _on_raft(self, peer: str, data: bytes) -> bool:
         # A wiped node is somebody else: it may have voted before and not know it.
         return peer not in self._same_log or self.ordering.receive(peer, data)
+
+    async def _on_gossip(self, peer: str, data: bytes) -> bool:
+        return await self.gossiping.receive(peer, data)
 
     async def _on_request(self, peer: str, protocol: str, data: bytes) -> bytes:
         if protocol == "forward":

@@ -1,4 +1,4 @@
-"""Gossip out: what this node's clients brought, in paced batches.
+"""Gossip: out goes what this node's clients brought, in paced batches; what comes in is judged.
 
 At most 20 messages a second of up to 64 KiB go out. What does not fit is not queued up: gossip
 is lossy by nature, forwarding and anti-entropy carry the rest.
@@ -19,7 +19,6 @@ from p2pcity.wire.transaction import Carried
 
 _BATCH_BYTES_MAX = 64 * 1024
 _BACKLOG_BYTES_MAX = 256 * 1024
-_INBOX_MAX = 64
 
 _logger = structlog.get_logger("p2pcity.node.gossiping")
 
@@ -33,9 +32,6 @@ class Gossiping:
         self._backlog: deque[bytes] = deque()
         self._backlog_bytes = 0
         self._work = trio.Event()
-        self._send_inbox, self._receive_inbox = trio.open_memory_channel[tuple[str, list[bytes]]](
-            _INBOX_MAX
-        )
         self.dropped_out = 0
         self.dropped_in = 0
         self.messages_out = 0
@@ -51,11 +47,11 @@ class Gossiping:
             self._backlog_bytes += len(item.data)
         self._work.set()
 
-    def receive(self, peer: str, data: bytes) -> bool:
-        """Take one gossip message; False only when it is to be rejected.
+    async def receive(self, peer: str, data: bytes) -> bool:
+        """Judge one gossip message; False rejects it: it is blamed and not passed on.
 
-        What the items are worth is found out later, off the library's validator: a batch with a
-        rejected item costs its forwarder score then.
+        The whole batch is judged before it goes on to others, so that no honest node passes on
+        what another must blame it for. What is ignored travels on.
         """
         try:
             items = gossip_wire.decode_batch(data)
@@ -63,23 +59,23 @@ class Gossiping:
             return False
         self.messages_in += 1
         try:
-            self._send_inbox.send_nowait((peer, items))
-        except trio.WouldBlock:
-            # Full: ignored without blame, anti-entropy brings it later.
+            admitted = await self._intake.admit(items, peer)
+        except LocalError as error:
+            # Nobody waits for an answer; anti-entropy brings them again.
             self.dropped_in += 1
-        return True
+            _logger.debug("gossip_not_admitted", peer=peer, reason=str(error))
+            return True
+        return not any(item.verdict.kind == "reject" for item in admitted)
 
     async def run(self) -> None:
-        """Send and take in for as long as the node runs."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._admit)
-            while True:
-                await self._work.wait()
-                self._work = trio.Event()
-                while self._backlog:
-                    await self._network.publish(gossip_wire.encode_batch(self._take()))
-                    self.messages_out += 1
-                    await trio.sleep(1 / GOSSIP_MESSAGES_PER_SECOND_MAX)
+        """Send for as long as the node runs."""
+        while True:
+            await self._work.wait()
+            self._work = trio.Event()
+            while self._backlog:
+                await self._network.publish(gossip_wire.encode_batch(self._take()))
+                self.messages_out += 1
+                await trio.sleep(1 / GOSSIP_MESSAGES_PER_SECOND_MAX)
 
     def _take(self) -> list[bytes]:
         batch: list[bytes] = []
@@ -90,15 +86,3 @@ class Gossiping:
             size += len(item) + 5
             batch.append(item)
         return batch
-
-    async def _admit(self) -> None:
-        async for peer, items in self._receive_inbox:
-            try:
-                admitted = await self._intake.admit(items, peer)
-            except LocalError as error:
-                # Nobody waits for an answer; anti-entropy brings them again.
-                self.dropped_in += 1
-                _logger.debug("gossip_not_admitted", peer=peer, reason=str(error))
-                continue
-            if any(item.verdict.kind == "reject" for item in admitted):
-                self._network.penalise(peer)

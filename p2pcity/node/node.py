@@ -8,7 +8,6 @@ traceback. Only damaged views are mended: once in a process the node begins agai
 
 import gc
 import signal
-import sys
 import time
 from contextlib import suppress
 from functools import partial
@@ -29,9 +28,6 @@ from p2pcity.node.identity import load_identity
 from p2pcity.node.opening import Stores, open_stores
 
 _logger = structlog.get_logger("p2pcity.node")
-# Threads that verify, apply and write hold the interpreter while the event loop, which gave it
-# up for a system call, waits to go on. At Python's 5 ms each send could cost as much.
-_SWITCH_INTERVAL_S = 0.0005
 # Objects until a young collection, young ones until a middle one, middle ones until a full one.
 _COLLECTOR_THRESHOLDS = (10_000, 20, 20)
 _HAND_OVER_S = 2.0
@@ -49,7 +45,6 @@ def main(config: Config) -> int:
 
 
 def _run_to_exit_code(config: Config) -> int:
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     error = _run_once(config, has_damaged_views=False)
     if isinstance(error, ViewsDamaged):
         # A page went bad after the start had looked: the log has everything. A second time in

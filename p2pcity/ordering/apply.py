@@ -18,14 +18,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
-from p2pcity.city.membership import State, is_allowed
+from p2pcity.city.membership import State
 from p2pcity.crypto.digest import sha256
 from p2pcity.crypto.merkle import Frontier
 from p2pcity.errors import DecodeError, DivergedError, RulesTooOldError
 from p2pcity.wire import transaction as transaction_wire
 from p2pcity.wire.block import Block
 from p2pcity.wire.event import name_key
-from p2pcity.wire.genesis import Genesis
+from p2pcity.wire.genesis import Genesis, is_type_allowed
 from p2pcity.wire.limits import RULES_VERSION
 from p2pcity.wire.transaction import Carried
 
@@ -209,9 +209,9 @@ class Applier:
             )
         if header.time_ms < tip.time_ms:
             raise DivergedError(f"{where} is older than its parent", remedy=_DIVERGED_REMEDY)
-        if header.rules > RULES_VERSION:
+        if not 1 <= header.rules <= RULES_VERSION:
             raise RulesTooOldError(
-                f"{where} is under rules {header.rules}, this release knows {RULES_VERSION}",
+                f"{where} is under rules {header.rules}, this release knows 1 to {RULES_VERSION}",
                 remedy=_RULES_REMEDY,
             )
         if block.change is not None:
@@ -232,7 +232,7 @@ class Applier:
         if types is None:
             return "unauthorised"
         used = {event.type for event in carried.decoded_events() if event is not None}
-        if not all(is_allowed(types, item) for item in used):
+        if not all(is_type_allowed(types, item) for item in used):
             return "unauthorised"
         return "applied"
 

@@ -52,6 +52,13 @@ class PendingSync:
         cursor.number = max(cursor.number, answer.last)
         return tuple(_unique(id_ for id_ in answer.ids if not is_known(id_)))
 
+    def rewind(self, peer: str, query: PendingQuery) -> None:
+        """Ask the same question again: there was no room here for what it brought."""
+        cursor = self._cursors.get(peer)
+        if cursor is not None:
+            # In another session than the one asked about, counting began at zero.
+            cursor.number = query.since if query.session == cursor.session else 0
+
     def forget(self, peer: str) -> None:
         """Drop what is remembered of `peer`: the next question starts from its beginning."""
         self._cursors.pop(peer, None)

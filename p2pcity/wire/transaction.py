@@ -144,15 +144,25 @@ def decode_carried(data: bytes) -> Carried:
     Neither the root nor the signature nor the events' bodies are looked at: `examine` does.
     Raises DecodeError: `size`, `malformed`, or `events-missing` when there are fewer than signed.
     """
+    carried = _decode(data)
+    _check_count(carried)
+    return carried
+
+
+def _check_count(carried: Carried) -> None:
+    if len(carried.events) < carried.transaction.count:
+        raise DecodeError(
+            f"{carried.transaction.count} events are signed, {len(carried.events)} are here",
+            reason="events-missing",
+        )
+
+
+def _decode(data: bytes) -> Carried:
+    """Everything of `decode_carried` but that events are missing: that is judged later."""
     if len(data) > TRANSACTION_BYTES_MAX:
         raise DecodeError(f"the carried transaction has {len(data)} bytes", reason="size")
     cose_bytes, events = split_carried(data)
     transaction = decode(cose_bytes)
-    if len(events) < transaction.count:
-        raise DecodeError(
-            f"{transaction.count} events are signed, {len(events)} are here",
-            reason="events-missing",
-        )
     if len(events) > transaction.count:
         raise DecodeError(f"{transaction.count} events are signed, {len(events)} are here")
     for item in events:
@@ -230,10 +240,11 @@ def examine(data: bytes, network: bytes, *, is_withheld_allowed: bool = False) -
     `size`, `malformed`, `network`, `events-missing`, `root`, `signature`, `event-malformed`
     (protocol/03-admission.md). `is_withheld_allowed` is for stored and served data only.
     """
-    carried = decode_carried(data)
+    carried = _decode(data)
     transaction = carried.transaction
     if transaction.network != network:
         raise DecodeError("the transaction is for another network", reason="network")
+    _check_count(carried)
     if not is_withheld_allowed and not carried.is_complete:
         raise DecodeError("a body of the transaction's events is withheld", reason="events-missing")
     if merkle.root(carried.leaf_hashes) != transaction.root:

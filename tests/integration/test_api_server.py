@@ -360,7 +360,7 @@ def test_configuration_that_cannot_be(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         for config, words in (
             (ApiConfig(bind=f"127.0.0.1:{port}"), "cannot listen"),
-            (ApiConfig(bind="nonsense"), "api.bind"),
+            (ApiConfig(bind="nonsense"), "http.bind"),
             (ApiConfig(unix_socket=tmp_path / "absent" / "x"), "cannot listen"),
             (ApiConfig(unix_socket=tmp_path / ("x" * 120)), "cannot listen"),
             (ApiConfig(bind="127.0.0.1:0", tls_key=tmp_path / "k"), "both files"),

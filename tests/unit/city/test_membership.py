@@ -1,8 +1,6 @@
 """Who may say what."""
 
-import pytest
-
-from p2pcity.city.membership import State, is_allowed
+from p2pcity.city.membership import State
 from tests.chain_case import AUTHOR, CLERK, STRANGER, make_genesis
 
 
@@ -15,26 +13,3 @@ def test_the_state_starts_with_the_authors_of_the_genesis() -> None:
     assert author is not None
     assert (author.name, author.member) == ("permits", "works")
     assert state.author(STRANGER.public) is None
-
-
-@pytest.mark.parametrize(
-    ("types", "event_type", "expected"),
-    [
-        (("*",), "anything", True),
-        (("permit.granted",), "permit.granted", True),
-        (("permit.granted",), "permit.granted.late", False),
-        (("permit.granted",), "permit", False),
-        (("permit.*",), "permit.granted", True),
-        (("permit.*",), "permit.granted.late", True),
-        (("permit.*",), "permit", False),
-        (("permit.*",), "permit.", False),
-        (("permit.*",), "permits.granted", False),
-        (("alarm", "permit.*"), "permit.granted", True),
-        ((), "permit.granted", False),
-        # What an event's type says of itself has no power.
-        (("permit.granted",), "*", False),
-        (("permit.*",), "permit.*", True),
-    ],
-)
-def test_patterns(types: tuple[str, ...], event_type: str, expected: bool) -> None:
-    assert is_allowed(types, event_type) is expected

@@ -44,6 +44,10 @@ def test_a_stranger_cannot_sign() -> None:
         (("city.permit.*",), "city.permit", False),
         (("city.permit.*",), "city.permits.granted", False),
         (("city.permit",), "city.permit.granted", False),
+        (("city.permit.*",), "city.permit.", True),
+        (("city.permit.*",), "city.permit.*", True),
+        # What an event's type says of itself has no power.
+        (("city.permit",), "*", False),
         ((), "city.permit", False),
     ],
 )

@@ -1,0 +1,249 @@
+"""Starting: whatever is wrong with keys, genesis or disk is one clear error with its code."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import structlog
+import trio
+
+from p2pcity.crypto import keys
+from p2pcity.crypto.keys import PrivateKey
+from p2pcity.errors import (
+    ConfigError,
+    CorruptionError,
+    DivergedError,
+    LockedError,
+    P2PCityError,
+    RulesTooOldError,
+    SyncFailedError,
+)
+from p2pcity.ledger.data_directory import initialise
+from p2pcity.ledger.lock import DataLock
+from p2pcity.ledger.segment_log import SegmentLog
+from p2pcity.ledger.views_reader import ViewsDamaged
+from p2pcity.node import node
+from p2pcity.node.config import Config, NodeSection
+from p2pcity.node.identity import load_identity
+from p2pcity.node.opening import open_stores
+from p2pcity.wire import genesis as genesis_wire
+from p2pcity.wire.genesis import Genesis
+from tests.chain_case import AUTHOR, NODE, STRANGER, Chain
+from tests.node_case import append
+
+INCARNATION = b"i" * 16
+PEER = keys.peer_id(NODE.public)
+
+
+def write_key(path: Path, key: PrivateKey) -> None:
+    path.write_bytes(key.to_pem())
+    path.chmod(0o600)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """A node as `init` leaves it, in the genesis of `Chain`."""
+    write_key(tmp_path / "node.key", NODE)
+    write_key(tmp_path / "author.key", AUTHOR)
+    (tmp_path / "genesis.cbor").write_bytes(genesis_wire.encode(Chain().genesis))
+    initialise(tmp_path / "data", INCARNATION)
+    return Config(
+        node=NodeSection(
+            data_dir=tmp_path / "data",
+            genesis=tmp_path / "genesis.cbor",
+            key=tmp_path / "node.key",
+            author_key=tmp_path / "author.key",
+        )
+    )
+
+
+def test_the_identity_is_what_keys_and_genesis_say(config: Config) -> None:
+    identity = load_identity(config)
+    assert identity.peer_id == PEER
+    assert (identity.voters, identity.observers) == ((PEER,), ())
+    assert identity.author is not None
+    assert identity.author.public == AUTHOR.public
+    without = replace(config, node=replace(config.node, author_key=None))
+    assert load_identity(without).author is None
+
+
+@pytest.mark.parametrize("wrong", ["key", "role", "no-genesis", "torn-genesis", "no-key"])
+def test_keys_and_genesis_that_do_not_fit_are_refused(config: Config, wrong: str) -> None:
+    section = config.node
+    if wrong == "key":
+        write_key(section.key, STRANGER)
+    elif wrong == "role":
+        section = replace(section, role="observer")
+    elif wrong == "no-genesis":
+        section.genesis.unlink()
+    elif wrong == "torn-genesis":
+        section.genesis.write_bytes(section.genesis.read_bytes()[:-1])
+    else:
+        section.key.unlink()
+    with pytest.raises(ConfigError) as caught:
+        load_identity(replace(config, node=section))
+    assert caught.value.remedy
+    assert caught.value.exit_code == 2
+
+
+async def open_and_close(config: Config, genesis: Genesis, incarnation: bytes) -> None:
+    path = config.node.data_dir
+    stores = await open_stores(path, genesis=genesis, peer_id=PEER, incarnation=incarnation)
+    await stores.close()
+
+
+async def test_stores_open_close_and_open_again(config: Config) -> None:
+    for _ in range(2):
+        await open_and_close(config, Chain().genesis, INCARNATION)
+
+
+async def test_another_incarnation_is_another_node(config: Config) -> None:
+    with pytest.raises(ConfigError, match="incarnation"):
+        await open_and_close(config, Chain().genesis, b"j" * 16)
+    # What was refused left the directory free.
+    await open_and_close(config, Chain().genesis, INCARNATION)
+
+
+async def test_a_directory_belongs_to_one_network(config: Config) -> None:
+    await open_and_close(config, Chain().genesis, INCARNATION)
+    chain = Chain()
+    member = chain.genesis.members[0]
+    other = genesis_wire.make("other", chain.genesis.time_ms, b"h" * 16, [member])
+    with pytest.raises(ConfigError, match="network"):
+        await open_and_close(config, other, INCARNATION)
+
+
+async def test_a_log_that_lost_what_was_applied_is_corrupt(config: Config) -> None:
+    chain = Chain()
+    chain.add(chain.carried())
+    path = config.node.data_dir
+    stores = await open_stores(path, genesis=chain.genesis, peer_id=PEER, incarnation=INCARNATION)
+    append(stores.raft_log, chain)
+    stores.views.apply_blocks(chain.pairs())
+    await stores.close()
+    for file in (path / "log").iterdir():
+        file.unlink()
+    SegmentLog.create(path / "log", INCARNATION)
+    with pytest.raises(CorruptionError) as caught:
+        await open_and_close(config, chain.genesis, INCARNATION)
+    assert caught.value.index == 1
+    assert caught.value.remedy
+
+
+async def test_all_is_closed_even_when_one_store_fails(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genesis = Chain().genesis
+    stores = await open_stores(
+        config.node.data_dir, genesis=genesis, peer_id=PEER, incarnation=INCARNATION
+    )
+
+    def fail() -> None:
+        raise SyncFailedError("the disk refused")
+
+    monkeypatch.setattr(stores.outbox, "close", fail)
+    with pytest.raises(SyncFailedError):
+        await stores.close()
+    await open_and_close(config, genesis, INCARNATION)
+
+
+def logged(
+    config: Config, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> tuple[int, list[dict[str, object]]]:
+    """The exit code of the daemon and what it wrote; nothing may go to stderr."""
+    # A logger keeps the set-up that it met first; each run here has its own.
+    monkeypatch.setattr(node, "_logger", structlog.get_logger("p2pcity.node"))
+    code = node.main(config)
+    structlog.reset_defaults()
+    output = capfd.readouterr()
+    assert output.err == ""
+    return code, [json.loads(line) for line in output.out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("wrong", remedy="mend it"), 2),
+        (CorruptionError("wrong", remedy="mend it"), 10),
+        (SyncFailedError("wrong", remedy="mend it"), 11),
+        (LockedError("wrong", remedy="mend it"), 12),
+        (DivergedError("wrong", remedy="mend it"), 13),
+        (RulesTooOldError("wrong", remedy="mend it"), 14),
+    ],
+)
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_each_error_has_its_exit_code_and_one_line(
+    config: Config,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: P2PCityError,
+    code: int,
+    depth: int,
+) -> None:
+    async def run(*arguments: object, **named: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raised: Exception = error
+        for _ in range(depth):
+            raised = ExceptionGroup("from a nursery", [raised])
+        raise raised
+
+    monkeypatch.setattr(node, "run", run)
+    found, lines = logged(config, capfd, monkeypatch)
+    assert found == code
+    [line] = lines
+    assert (line["level"], line["reason"], line["remedy"]) == ("critical", "wrong", "mend it")
+    assert line["exit_code"] == code
+
+
+def test_what_breaks_on_the_way_out_does_not_hide_the_disk(
+    config: Config, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run(*arguments: object, **named: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise ExceptionGroup("", [SyncFailedError("the disk refused"), KeyError("a bug")])
+
+    monkeypatch.setattr(node, "run", run)
+    code, lines = logged(config, capfd, monkeypatch)
+    assert code == 11
+    assert [line["event"] for line in lines] == ["failed_while_stopping", "stopped"]
+
+
+def test_a_bug_alone_ends_with_its_traceback(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run(*arguments: object, **named: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise ExceptionGroup("", [KeyError("a bug")])
+
+    monkeypatch.setattr(node, "run", run)
+    with pytest.raises(ExceptionGroup):
+        node.main(config)
+    structlog.reset_defaults()
+
+
+def test_damaged_views_are_made_anew_once(
+    config: Config, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts: list[bool] = []
+
+    async def run(config: Config, *, has_damaged_views: bool) -> None:
+        await trio.lowlevel.checkpoint()
+        starts.append(has_damaged_views)
+        raise ViewsDamaged("a page", remedy="p2pcity rebuild")
+
+    monkeypatch.setattr(node, "run", run)
+    code, lines = logged(config, capfd, monkeypatch)
+    assert starts == [False, True]
+    assert code == 10
+    assert [line["event"] for line in lines] == ["views_rebuilt", "stopped"]
+
+
+def test_a_locked_directory_is_left_alone(
+    config: Config, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with DataLock(config.node.data_dir, PEER):
+        code, lines = logged(config, capfd, monkeypatch)
+    assert code == 12
+    assert len(lines) == 1
+    assert PEER in str(lines[0]["reason"])
