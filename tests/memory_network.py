@@ -144,7 +144,7 @@ class MemoryNetwork:
 
     async def publish(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint()
-        for peer, other in self._wires.networks.items():
+        for peer, other in list(self._wires.networks.items()):
             reaches = peer != self.own and self._wires.reaches(self.own, peer)
             if reaches and not self._wires.loses("gossip"):
                 assert await other.handlers.on_gossip(self.own, data)

@@ -27,6 +27,8 @@ SETTLED_AGE_MS_MAX: Final = 24 * 60 * 60 * 1000
 PENDING_BYTES_MAX: Final = 256 * 1024 * 1024
 CHECKPOINT_ROWS: Final = 8_000
 CHECKPOINT_BYTES: Final = 32 * 1024 * 1024
+# What a commit writes to the WAL beside its rows: a page of each table and index it touches.
+_BYTES_PER_COMMIT: Final = 16 * 1024
 
 SettledState = Literal["committed", "expired", "rejected"]
 _FINAL_STATES: Final = ("committed", "expired", "rejected")
@@ -315,7 +317,7 @@ class Outbox:
 
     def _checkpoint_when_due(self, rows: int, size: int) -> None:
         self._rows_since_checkpoint += rows
-        self._bytes_since_checkpoint += size
+        self._bytes_since_checkpoint += size + _BYTES_PER_COMMIT
         if (
             self._rows_since_checkpoint < CHECKPOINT_ROWS
             and self._bytes_since_checkpoint < CHECKPOINT_BYTES

@@ -29,6 +29,8 @@ from p2pcity.wire.block import Block
 from p2pcity.wire.genesis import Genesis
 
 CHECKPOINT_ROWS: Final = 8_000
+# A small commit writes about eight pages to the WAL, whatever little it adds: as much as this.
+_ROWS_PER_COMMIT: Final = 16
 CACHE_KIB: Final = 48 * 1024
 _REFUSED_MAX: Final = 8
 _SUFFIXES: Final = ("", "-wal", "-shm")
@@ -147,7 +149,7 @@ class ViewsStore:
             self._events.forget()
             raise
         self._meta = new
-        self._rows += rows
+        self._rows += rows + _ROWS_PER_COMMIT
         if self._rows >= CHECKPOINT_ROWS:
             # A full disk: what was committed stays in the WAL, and is moved later.
             with contextlib.suppress(Unavailable):

@@ -21,7 +21,7 @@ from p2pcity.cli.testnet.making import AUTHORS_DIRECTORY
 from p2pcity.errors import Unavailable
 
 CLIENTS: Final = 2
-OPEN_CONNECTIONS: Final = 16
+OPEN_CONNECTIONS: Final = 64
 CLOSED_CONNECTIONS: Final = 8
 SEQUENCE: Final = 64
 BUNDLE: Final = 64
