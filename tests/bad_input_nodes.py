@@ -1,5 +1,6 @@
 """The table of bad input to `init` and `run`: configurations, keys, genesis, disks, rights."""
 
+import errno
 import os
 import shutil
 import socket
@@ -124,10 +125,24 @@ def small_disk(place: Place, size: str) -> Path:
 
 def fill(disk: Path, leave_bytes: int = 0) -> Path:
     """Leave so many bytes free on a disk; return the file that holds the rest."""
-    room = os.statvfs(disk)
     file = disk / "ballast"
+    size = 0
     with file.open("wb") as stream:
-        os.posix_fallocate(stream.fileno(), 0, room.f_bavail * room.f_frsize - leave_bytes)
+        for _ in range(100):
+            room = os.statvfs(disk)
+            more = room.f_bavail * room.f_frsize - leave_bytes
+            if more <= 0:
+                break
+            try:
+                os.posix_fallocate(stream.fileno(), size, more)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                # The node wrote between the two calls: there is less room than there was.
+                continue
+            size += more
+        else:
+            raise AssertionError(f"{disk} does not fill up")
     return file
 
 
