@@ -45,6 +45,8 @@ class Case(Door):
         self.applied = 0
         self.tip = Parent(0, self.chain.genesis.network, NOW_MS - 1000)
         self.leaders = 0
+        self.scope = trio.CancelScope()
+        self.is_running = False
         self.loop = OrderingLoop(
             config=RaftConfig(id="a"),
             configuration=Configuration(tuple(voters), tuple(learners)),
@@ -98,7 +100,16 @@ class Case(Door):
             self.loop.raw_node.tick()
         self.loop.wake()
 
+    async def run(self) -> None:
+        self.is_running = True
+        with self.scope:
+            await self.loop.run()
+        self.is_running = False
+
     async def close(self) -> None:
+        # The loop ends before its log, as in a node: it may be in the middle of a turn.
+        self.scope.cancel()
+        await self.wait(lambda: not self.is_running)
         await self.writer.close()
         self.log.close()
 
@@ -106,7 +117,7 @@ class Case(Door):
 @pytest.fixture
 async def alone(tmp_path: Path, nursery: trio.Nursery) -> Any:
     case = Case(tmp_path)
-    nursery.start_soon(case.loop.run)
+    nursery.start_soon(case.run)
     yield case
     await case.close()
 
@@ -115,7 +126,7 @@ async def alone(tmp_path: Path, nursery: trio.Nursery) -> Any:
 async def one_of_three(tmp_path: Path, nursery: trio.Nursery) -> Any:
     """Ticks only when the test says so."""
     case = Case(tmp_path, voters=("a", "b", "c"), tick_s=3600)
-    nursery.start_soon(case.loop.run)
+    nursery.start_soon(case.run)
     yield case
     await case.close()
 
@@ -151,7 +162,7 @@ async def test_an_observer_never_campaigns_and_never_proposes(
     tmp_path: Path, nursery: trio.Nursery
 ) -> None:
     case = Case(tmp_path, voters=("b",), learners=("a",), tick_s=3600)
-    nursery.start_soon(case.loop.run)
+    nursery.start_soon(case.run)
     case.put(1)
     case.tick(100)
     await wait_all_tasks_blocked()
