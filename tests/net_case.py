@@ -1,6 +1,5 @@
 """Networks on loopback for the tests of the net room: real libp2p, free ports, no sleeps."""
 
-import socket
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 import trio
 
+from p2pcity.cli.testnet.making import free_ports
 from p2pcity.crypto.keys import PrivateKey, peer_id
 from p2pcity.net.config import NetConfig
 from p2pcity.net.network import Handlers, Network
@@ -24,11 +24,9 @@ DEADLINE_S: Final = 15.0
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that nobody listens on, and that no outgoing connection is given."""
+    [port] = free_ports(1)
+    return port
 
 
 @dataclass
