@@ -52,6 +52,10 @@ class ProposalDropped(LocalError):
     """The leader has too much in flight or uncommitted; offer the payload again later."""
 
 
+class ChangeRefused(LocalError):
+    """A change of voters is not possible, or not now; nothing was proposed."""
+
+
 class MempoolFull(LocalError):
     """The mempool has no room; `retry_after_ms` is when to come again."""
 

@@ -29,7 +29,7 @@ MESSAGES: Final[dict[str, Message]] = {
     "vote-pre": VoteRequest(8, 11, 7, is_pre=True),
     "vote-transfer": VoteRequest(8, 11, 7, is_transfer=True),
     "vote-answer-granted": VoteAnswer(8, True),
-    "vote-answer-refused-pre": VoteAnswer(9, False, is_pre=True),
+    "vote-answer-refused-pre": VoteAnswer(9, False, is_pre=True, commit=11, commit_term=7),
     "append": Append(8, 11, 7, 10, (Entry(7, 12, b"a block"), Entry(8, 13, b""))),
     "append-empty": Append(8, 11, 7, 10),
     "append-first": Append(1, 0, 0, 0, (Entry(1, 1, b""),)),

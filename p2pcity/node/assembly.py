@@ -193,7 +193,7 @@ class Parts:
                 election_ticks=round(election_ms / tick_ms),
                 retry_ticks=2 * _TICKS_PER_HEARTBEAT,
             ),
-            configuration=Configuration(identity.voters, identity.observers),
+            configuration=Configuration(identity.voters, observers=identity.observers),
             tick_s=tick_ms / 1000,
             raft_log=stores.raft_log,
             writer=stores.log_writer,

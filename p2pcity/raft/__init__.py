@@ -1,5 +1,6 @@
 """The consensus core: Raft without clocks, sockets or disks."""
 
+from p2pcity.raft.changes import Operation, Step, enter_joint, leave_joint, simple
 from p2pcity.raft.config import RaftConfig
 from p2pcity.raft.configuration import Configuration
 from p2pcity.raft.log_storage import LogStorage
@@ -13,6 +14,7 @@ from p2pcity.raft.status import PeerStatus, RaftStatus
 __all__ = [
     "Configuration",
     "LogStorage",
+    "Operation",
     "PeerStatus",
     "ProgressState",
     "RaftConfig",
@@ -21,4 +23,8 @@ __all__ = [
     "ReadState",
     "Ready",
     "Role",
+    "Step",
+    "enter_joint",
+    "leave_joint",
+    "simple",
 ]

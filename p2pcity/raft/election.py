@@ -10,6 +10,10 @@ def campaign(raft: Raft) -> None:
     """Ask for pre-votes, if this node may lead; a lone voter leads at once."""
     if raft.role is Role.LEADER or not raft.is_voter:
         return
+    if not raft.is_settled:
+        # A committed change of voters may be among what is not in effect here: by the voters
+        # of before, two leaders could each win a majority.
+        return
     raft.become_pre_candidate()
     _request_votes(raft, is_pre=True, is_transfer=False)
     _decide(raft)
@@ -38,11 +42,20 @@ def handle_vote_request(raft: Raft, sender: NodeId, message: VoteRequest) -> Non
         raft.vote = sender
         raft.election_elapsed = 0
     term = message.term if is_granted else raft.term
-    raft.send(sender, VoteAnswer(term, is_granted, message.is_pre))
+    send_answer(raft, sender, term, is_granted=is_granted, is_pre=message.is_pre)
+
+
+def send_answer(raft: Raft, to: NodeId, term: int, *, is_granted: bool, is_pre: bool) -> None:
+    """Answer a candidate, and tell it what is committed."""
+    commit = raft.raft_log.commit
+    commit_term = raft.raft_log.term(commit) or 0
+    raft.send(to, VoteAnswer(term, is_granted, is_pre, commit, commit_term))
 
 
 def handle_vote_answer(raft: Raft, sender: NodeId, message: VoteAnswer) -> None:
     """Count an answer to the campaign that is under way."""
+    if _learn_commit(raft, message):
+        return
     expected = Role.PRE_CANDIDATE if message.is_pre else Role.CANDIDATE
     if raft.role is not expected:
         raft.ignore("vote-not-asked")
@@ -60,7 +73,38 @@ def handle_timeout_now(raft: Raft, sender: NodeId, _message: TimeoutNow) -> None
     if raft.leader != sender or not raft.is_voter:
         raft.ignore("not-from-leader")
         return
-    campaign_now(raft, is_transfer=True)
+    raft.handed_over_tick = raft.ticks
+    continue_hand_over(raft)
+
+
+def continue_hand_over(raft: Raft) -> None:
+    """Campaign for the leader that handed over, once what is committed is in effect here.
+
+    The leader waits for an election time-out; after that its request is void.
+    """
+    asked = raft.handed_over_tick
+    if asked is None or not raft.is_settled or not raft.is_voter:
+        return
+    raft.handed_over_tick = None
+    if raft.ticks - asked < raft.config.election_ticks:
+        campaign_now(raft, is_transfer=True)
+
+
+def _learn_commit(raft: Raft, message: VoteAnswer) -> bool:
+    """Take over what a voter knows to be committed; returns whether the campaign ends by it.
+
+    Without this, voters whom a change removed could refuse for ever: their logs are longer, and
+    the candidate does not know that the change which made them leave is committed.
+    """
+    raft_log = raft.raft_log
+    is_news = raft.role is not Role.LEADER and message.commit > raft_log.commit
+    if not is_news or raft_log.term(message.commit) != message.commit_term:
+        return False
+    raft_log.commit_to(message.commit)
+    if raft.role is not Role.FOLLOWER:
+        # The voters may be others now: campaign again once that is in effect.
+        raft.become_follower(raft.term, None)
+    return True
 
 
 def _request_votes(raft: Raft, *, is_pre: bool, is_transfer: bool) -> None:

@@ -44,7 +44,7 @@ class Raft:
         *,
         applied: int = 0,
     ) -> None:
-        assert configuration.is_member(config.id), "this node is a voter or a learner"
+        assert configuration.voters, "somebody votes"
         self.id = config.id
         self.config = config
         self.configuration = configuration
@@ -70,6 +70,9 @@ class Raft:
         self.uncommitted_bytes = 0
         self.lead_transferee: NodeId | None = None
         self.transfer_elapsed = 0
+        self.settled_index = applied
+        self.handed_over_tick: int | None = None
+        self.change_index = 0
         self.leader_reads = LeaderReads()
 
         # A random start keeps answers to a life before a crash from fitting a read of this one.
@@ -104,6 +107,11 @@ class Raft:
     def has_own_commit(self) -> bool:
         """Whether an entry of the current term is committed, so that commit is truly current."""
         return self.raft_log.term(self.raft_log.commit) == self.term
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every change that is known to be committed is in effect here."""
+        return self.settled_index >= self.raft_log.commit
 
     def send(self, to: NodeId, message: Message) -> None:
         """Queue a message; it may leave once the Ready that carries it is persisted."""
@@ -143,6 +151,8 @@ class Raft:
         assert self.role is Role.CANDIDATE, "only a candidate is elected"
         self._enter(self.term, Role.LEADER, self.id)
         last = self.raft_log.last_index
+        # Whatever is not committed yet may be a change, and the own first entry comes next.
+        self.change_index = last + 1
         self.progress = {
             name: Progress(match=0, next_index=last + 1, tick=self.ticks)
             for name in self.configuration.members
@@ -168,6 +178,7 @@ class Raft:
         self.uncommitted.clear()
         self.uncommitted_bytes = 0
         self.lead_transferee = None
+        self.handed_over_tick = None
         self.election_elapsed = 0
         self._draw_election_timeout()
 

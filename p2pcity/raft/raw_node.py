@@ -73,12 +73,27 @@ class RawNode:
         """Try to become the leader now; does nothing on a leader and on a learner."""
         election.campaign(self._raft)
 
-    def propose(self, payload: bytes) -> tuple[int, int]:
+    @property
+    def configuration(self) -> Configuration:
+        """Who votes and who follows, as far as is in effect here."""
+        return self._raft.configuration
+
+    def propose(self, payload: bytes, *, is_change: bool = False) -> tuple[int, int]:
         """Append an entry; returns its (term, index), which it keeps if it is ever committed.
 
-        Raises NotLeader or ProposalDropped.
+        `is_change` says that it changes the configuration: one of these at a time. Raises
+        NotLeader, ProposalDropped or ChangeRefused.
         """
-        return replication.propose(self._raft, payload)
+        return replication.propose(self._raft, payload, is_change=is_change)
+
+    def configure(self, configuration: Configuration) -> None:
+        """Put the configuration into effect that a handed-out entry brings.
+
+        Called between the `ready` that hands the entry out and its `advance`, in the order of
+        the entries.
+        """
+        assert self._outstanding is not None, "a change comes with a Ready"
+        replication.configure(self._raft, configuration)
 
     def transfer_leader(self, to: NodeId) -> None:
         """Hand leadership to another voter; raises NotLeader, or LocalError for a learner."""
@@ -150,6 +165,9 @@ class RawNode:
         """Say that `ready`'s entries and hard state are saved, and synced if it said so."""
         assert ready is self._outstanding, "advance belongs to the last ready"
         self._outstanding = None
+        if ready.committed_entries:
+            self._raft.settled_index = ready.committed_entries[-1].index
+            election.continue_hand_over(self._raft)
         if ready.entries:
             self._raft.raft_log.mark_stable(ready.entries[-1].index)
             replication.note_stable(self._raft)

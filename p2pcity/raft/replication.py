@@ -4,8 +4,9 @@ Nothing is sent when it is proposed: `flush` runs when a Ready is due and sends,
 all that its window allows. So proposals made between two Readys share one append.
 """
 
-from p2pcity.errors import NotLeader, ProposalDropped
+from p2pcity.errors import ChangeRefused, NotLeader, ProposalDropped
 from p2pcity.raft import reading, transfer
+from p2pcity.raft.configuration import Configuration
 from p2pcity.raft.progress import Progress, ProgressState
 from p2pcity.raft.raft import Raft, Role
 from p2pcity.wire.raft import (
@@ -16,6 +17,7 @@ from p2pcity.wire.raft import (
     Heartbeat,
     HeartbeatAnswer,
     NodeId,
+    TimeoutNow,
 )
 
 
@@ -24,21 +26,31 @@ def begin(raft: Raft) -> None:
     _append(raft, b"")
 
 
-def propose(raft: Raft, payload: bytes) -> tuple[int, int]:
+def propose(raft: Raft, payload: bytes, *, is_change: bool) -> tuple[int, int]:
     """Append an entry and return its term and index.
 
     Raises NotLeader, and ProposalDropped while leadership moves or when too much is
-    uncommitted; one proposal always fits when nothing is.
+    uncommitted; one proposal always fits when nothing is. ChangeRefused for a second change
+    before the first is in effect, and before an entry of the own term is committed (the bug of
+    2015 in single-server changes).
     """
     if raft.role is not Role.LEADER:
         raise NotLeader("only the leader proposes", leader=raft.leader)
+    if is_change and raft.settled_index < raft.change_index:
+        raise ChangeRefused(
+            "an earlier change, or this leader's first entry, is not in effect yet",
+            remedy="Ask again in a moment.",
+        )
     if raft.lead_transferee is not None:
         raise ProposalDropped(f"leadership is moving to {raft.lead_transferee}")
     size = len(payload)
     limit = raft.config.uncommitted_bytes_max
     if size and raft.uncommitted_bytes and raft.uncommitted_bytes + size > limit:
         raise ProposalDropped(f"{raft.uncommitted_bytes} bytes are uncommitted")
-    return _append(raft, payload)
+    term, index = _append(raft, payload)
+    if is_change:
+        raft.change_index = index
+    return term, index
 
 
 def flush(raft: Raft) -> None:
@@ -112,6 +124,49 @@ def note_unreachable(raft: Raft, peer: NodeId) -> None:
         if progress.state is ProgressState.REPLICATE:
             progress.become_probe()
             raft.is_flush_due = True
+
+
+def configure(raft: Raft, configuration: Configuration) -> None:
+    """Put a committed configuration into effect.
+
+    A leader that no longer votes tells the others what is committed, asks the voter with the
+    longest log to campaign, and follows.
+    """
+    assert configuration.voters, "somebody votes"
+    raft.configuration = configuration
+    if raft.role is not Role.LEADER:
+        if raft.role is not Role.FOLLOWER and not raft.is_voter:
+            raft.become_follower(raft.term, None)
+        return
+    if not raft.is_voter:
+        _resign(raft)
+        return
+    for name, known in raft.progress.items():
+        if not configuration.is_member(name):
+            # Its last chance to learn that it is out; it hears no more of this leader.
+            raft.send(name, CommitNotice(raft.term, min(raft.raft_log.commit, known.match)))
+    raft.progress = {
+        name: raft.progress.get(name)
+        # The newest entry is the probe: an idle leader has nothing else to find out with.
+        or Progress(match=0, next_index=raft.raft_log.last_index, tick=raft.ticks)
+        for name in configuration.members
+    }
+    if raft.lead_transferee is not None and not configuration.is_voter(raft.lead_transferee):
+        raft.lead_transferee = None
+    raft.is_flush_due = True
+    # Another quorum may have what the one before lacked.
+    _commit(raft)
+    reading.confirm(raft)
+
+
+def _resign(raft: Raft) -> None:
+    known = {peer: one.match for peer, one in raft.progress.items() if peer != raft.id}
+    for peer, match in known.items():
+        raft.send(peer, CommitNotice(raft.term, min(raft.raft_log.commit, match)))
+    voters = [peer for peer in known if raft.configuration.is_voter(peer)]
+    if voters:
+        raft.send(max(voters, key=lambda peer: known[peer]), TimeoutNow(raft.term))
+    raft.become_follower(raft.term, None)
 
 
 def note_stable(raft: Raft) -> None:

@@ -46,17 +46,9 @@ _HANDLERS: Final[dict[type[Message], Callable[[Raft, NodeId, Any], None]]] = {
 
 def step(raft: Raft, sender: NodeId, message: Message) -> None:
     """Take a message from `sender`, which the transport has authenticated."""
-    configuration = raft.configuration
-    if sender == raft.id or not configuration.is_member(sender):
-        raft.ignore("unknown-sender")
-        return
-    # A learner only follows: it leads nobody, votes for nobody, is asked for no vote, and any
-    # newer term it could report is one that a majority of voters knows already.
-    is_fitting = configuration.is_voter(sender) or (
-        isinstance(message, _FROM_LEARNERS) and message.term <= raft.term
-    )
-    if not is_fitting or (isinstance(message, VoteRequest) and not raft.is_voter):
-        raft.ignore("not-a-voter")
+    if not _may_say(raft, sender, message):
+        is_known = sender != raft.id and raft.configuration.is_member(sender)
+        raft.ignore("not-a-voter" if is_known else "unknown-sender")
         return
     if message.term > min(raft.term + raft.config.term_ahead_max, TERM_MAX):
         raft.ignore("term-too-far")
@@ -93,6 +85,28 @@ def _tick_leader(raft: Raft) -> None:
         replication.send_heartbeats(raft)
 
 
+def _may_say(raft: Raft, sender: NodeId, message: Message) -> bool:
+    """Whether the sender's place in the configuration allows this message.
+
+    This node's configuration may lag: the leader, a candidate, or this node itself may vote by
+    entries that it does not have yet (Raft section 6). So while no leader is heard, anybody may
+    turn out to be one, but never an observer. A learner's newer term says nothing that a majority
+    does not know.
+    """
+    is_observer = raft.id in raft.configuration.observers
+    if sender == raft.id or (is_observer and isinstance(message, VoteRequest)):
+        return False
+    if raft.configuration.is_voter(sender):
+        return True
+    if isinstance(message, _FROM_LEARNERS):
+        return raft.configuration.is_member(sender) and message.term <= raft.term
+    if isinstance(message, VoteAnswer):
+        return False
+    if sender in raft.configuration.observers:
+        return False
+    return sender == raft.leader or not raft.is_leader_alive
+
+
 def _is_heard(raft: Raft, sender: NodeId, message: Message) -> bool:
     """Handle a newer term; False when the message ends here."""
     if isinstance(message, VoteRequest):
@@ -111,7 +125,7 @@ def _is_heard(raft: Raft, sender: NodeId, message: Message) -> bool:
 def _answer_old_term(raft: Raft, sender: NodeId, message: Message) -> None:
     """Tell who lags behind which term it is, so that it never stays there."""
     if isinstance(message, VoteRequest):
-        raft.send(sender, VoteAnswer(raft.term, False, message.is_pre))
+        election.send_answer(raft, sender, raft.term, is_granted=False, is_pre=message.is_pre)
     elif isinstance(message, _FROM_LEADER):
         raft.send(sender, HeartbeatAnswer(raft.term))
     else:

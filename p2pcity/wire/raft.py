@@ -54,11 +54,17 @@ class VoteRequest:
 
 @dataclass(frozen=True, slots=True)
 class VoteAnswer:
-    """A voter's answer; a granted pre-vote carries the term asked for, a refusal the voter's."""
+    """A voter's answer; a granted pre-vote carries the term asked for, a refusal the voter's.
+
+    `commit` is the voter's commit index and `commit_term` that entry's term: a candidate that
+    has this entry learns that it is committed.
+    """
 
     term: int
     is_granted: bool
     is_pre: bool = False
+    commit: int = 0
+    commit_term: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +175,7 @@ _NAMES: Final = {kind: name for name, kind in _TYPES.items()}
 
 _UINTS: Final[dict[str, tuple[str, ...]]] = {
     "vote": ("term", "last_index", "last_term"),
-    "vote-answer": ("term",),
+    "vote-answer": ("term", "commit", "commit_term"),
     "append": ("term", "previous_index", "previous_term", "commit"),
     "append-answer": ("term", "index", "hint_index", "hint_term"),
     "heartbeat": ("term", "commit", "round"),

@@ -3,7 +3,18 @@
 from collections import deque
 from random import Random
 
-from p2pcity.raft import Configuration, RaftConfig, RawNode, ReadState
+from p2pcity.errors import ChangeRefused, ProposalDropped
+from p2pcity.raft import (
+    Configuration,
+    Operation,
+    RaftConfig,
+    RawNode,
+    ReadState,
+    Step,
+    enter_joint,
+    leave_joint,
+    simple,
+)
 from p2pcity.wire.raft import Entry, Message, decode, encode
 from tests.raft.checkers import Checkers
 from tests.raft.disk import Disk
@@ -12,8 +23,9 @@ from tests.raft.disk import Disk
 class Member:
     """One node with its disk and with what it applied; `node` is None while it is down."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, configuration: Configuration) -> None:
         self.name = name
+        self.configuration = configuration
         self.disk = Disk()
         self.node: RawNode | None = None
         self.applied: list[Entry] = []
@@ -33,8 +45,9 @@ class Cluster:
 
     def __init__(self, voters: int, learners: int = 0, seed: str = "0", **settings: int) -> None:
         names = [str(number + 1) for number in range(voters + learners)]
-        self.configuration = Configuration(tuple(names[:voters]), tuple(names[voters:]))
-        self.members = {name: Member(name) for name in names}
+        self.configuration = Configuration(tuple(names[:voters]), observers=tuple(names[voters:]))
+        self.members = {name: Member(name, self.configuration) for name in names}
+        self.has_auto_leave = True
         self.checkers = Checkers()
         self.queue: deque[tuple[str, str, Message]] = deque()
         self.cut: dict[tuple[str, str], bool] = {}
@@ -48,10 +61,41 @@ class Cluster:
         """Start or restart a node from its disk."""
         member = self.members[name]
         member.starts += 1
+        member.configuration = self.configuration
+        for entry in member.applied:
+            try:
+                after = changed(member.configuration, entry.payload)
+            except ChangeRefused:
+                continue
+            member.configuration = after or member.configuration
         random = Random(f"{self._seed}/{name}/{member.starts}")
         config = RaftConfig(id=name, **self._settings)
         applied = len(member.applied)
-        member.node = RawNode(config, member.disk, self.configuration, random, applied=applied)
+        member.node = RawNode(config, member.disk, member.configuration, random, applied=applied)
+
+    def join(self, name: str) -> None:
+        """Start a new node, which knows the first configuration and is in none."""
+        self.members[name] = Member(name, self.configuration)
+        self.start(name)
+
+    def configure(self, member: Member, entry: Entry) -> None:
+        """Put a change into effect on a node; one that does not fit has no effect on any."""
+        try:
+            after = changed(member.configuration, entry.payload)
+        except ChangeRefused:
+            return
+        if after is not None:
+            member.configuration = after
+            member.up.configure(after)
+
+    def leave_joint(self, member: Member) -> None:
+        """End a joint state, as soon as this node may, if it leads."""
+        node = member.up
+        if self.has_auto_leave and node.is_leader and node.configuration.is_joint:
+            try:
+                node.propose(b"leave", is_change=True)
+            except (ChangeRefused, ProposalDropped):
+                return
 
     def crash(self, name: str) -> None:
         """Stop a node; its disk forgets what was not synced."""
@@ -82,11 +126,13 @@ class Cluster:
             assert entry.index == len(member.applied) + 1
             member.applied.append(entry)
             self.checkers.see_applied(name, entry)
+            self.configure(member, entry)
         member.reads += ready.read_states
         member.reads_dropped += ready.reads_dropped
         member.node.advance(ready)
         member.node.applied(len(member.applied))
         self.checkers.see_node(member.node, member.disk)
+        self.leave_joint(member)
         return True
 
     def deliver_one(self) -> bool:
@@ -141,6 +187,31 @@ class Cluster:
             for name, member in self.members.items()
             if member.node is not None and member.node.status().role == "leader"
         ]
+
+
+OPERATIONS = {
+    "v": Operation.VOTER,
+    "l": Operation.LEARNER,
+    "o": Operation.OBSERVER,
+    "r": Operation.REMOVE,
+}
+
+
+def changed(configuration: Configuration, payload: bytes) -> Configuration | None:
+    """The configuration after an entry, None when the entry is no change.
+
+    `change v4 l5 r1` is one; through a joint state whenever other nodes vote afterwards.
+    """
+    word, *rest = payload.decode().split() or [""]
+    if word == "leave":
+        return leave_joint(configuration)
+    if word != "change":
+        return None
+    steps = [Step(OPERATIONS[item[0]], item[1:]) for item in rest]
+    after = enter_joint(configuration, steps)
+    if set(after.voters) == set(configuration.voters):
+        return simple(configuration, steps)
+    return after
 
 
 def describe(message: Message) -> str:

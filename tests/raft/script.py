@@ -5,7 +5,9 @@ propose NODE "text" [times]; tick NODE [times]; ticks TIMES; settle; partition 1
 drop FROM TO; crash NODE; restart NODE; transfer NODE TO; read NODE CONTEXT; reads;
 unreachable NODE PEER; forge FROM TO Message key=value...; status; logs; progress NODE;
 ignored NODE; trace (the messages since the last `trace` or `hush`); hush; hold (nothing is
-delivered any more, but by `deliver TIMES`; `lose` empties the queue).
+delivered any more, but by `deliver TIMES`; `lose` empties the queue); join NODE; change NODE
+v4 l5 o6 r1 (vote, learn, observe, remove); leave NODE; manual (joint states do not end by
+themselves); configurations.
 """
 
 import shlex
@@ -14,7 +16,7 @@ from collections.abc import Callable
 from p2pcity.errors import P2PCityError
 from p2pcity.wire import raft as messages
 from p2pcity.wire.raft import Entry
-from tests.raft.cluster import Cluster
+from tests.raft.cluster import Cluster, changed
 
 
 class Script:
@@ -116,6 +118,37 @@ class Script:
     def do_transfer(self, node: str, to: str) -> None:
         self.cluster.members[node].up.transfer_leader(to)
         self._settle()
+
+    def do_join(self, node: str) -> None:
+        self.cluster.join(node)
+
+    def do_manual(self) -> None:
+        self.cluster.has_auto_leave = False
+
+    def do_change(self, node: str, *words: str) -> None:
+        payload = " ".join(("change", *words)).encode()
+        changed(self.cluster.members[node].configuration, payload)
+        self._propose_change(node, payload)
+
+    def do_leave(self, node: str) -> None:
+        self._propose_change(node, b"leave")
+
+    def _propose_change(self, node: str, payload: bytes) -> None:
+        term, index = self.cluster.members[node].up.propose(payload, is_change=True)
+        self._say(f"{index}@{term}")
+        self._settle()
+
+    def do_configurations(self) -> None:
+        for name, member in self.cluster.members.items():
+            known = member.configuration
+            line = f"{name} voters=({' '.join(known.voters)})"
+            if known.is_joint:
+                line += f" and ({' '.join(known.voters_outgoing)})"
+            if known.learners or known.learners_next:
+                line += f" learners=({' '.join((*known.learners, *known.learners_next))})"
+            if known.observers:
+                line += f" observers=({' '.join(known.observers)})"
+            self._say(line)
 
     def do_read(self, node: str, context: str) -> None:
         self.cluster.members[node].up.read_index(context.encode())

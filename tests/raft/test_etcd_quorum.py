@@ -45,7 +45,7 @@ class Case:
         """The given values in the order in which the sets first name the voters."""
         voters = dict.fromkeys((*self.incoming, *(self.outgoing or ())))
         assert len(voters) == len(self.values), self.place
-        return {voter: value for voter, value in zip(voters, self.values, strict=True)}
+        return dict(zip(voters, self.values, strict=True))
 
 
 def read_cases(name: str) -> Iterator[Case]:

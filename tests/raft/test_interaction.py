@@ -25,4 +25,4 @@ def test_story(path: Path) -> None:
 
 
 def test_there_are_stories() -> None:
-    assert len(STORIES) >= 12
+    assert len(STORIES) >= 50

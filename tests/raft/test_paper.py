@@ -340,7 +340,9 @@ def test_thesis_4_2_3_a_vote_request_within_the_timeout_is_not_heard() -> None:
     assert cluster.members["2"].up.status().term == 1
     for _ in range(10):
         cluster.members["2"].up.tick()
-    assert _answers(cluster, "2", "3", VoteRequest(9, 9, 9)) == [VoteAnswer(9, True)]
+    assert _answers(cluster, "2", "3", VoteRequest(9, 9, 9)) == [
+        VoteAnswer(9, True, commit=1, commit_term=1)
+    ]
 
 
 def test_thesis_6_2_a_leader_without_answers_steps_down() -> None:

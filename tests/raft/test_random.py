@@ -14,7 +14,7 @@ from p2pcity.raft import Ready, quorum
 from p2pcity.raft.raft import Raft
 from p2pcity.wire.raft import Message
 from tests.raft.checkers import Checkers
-from tests.raft.cluster import Cluster, Member
+from tests.raft.cluster import Cluster, Member, changed
 from tests.raft.disk import Disk
 from tests.raft.script import run_story
 
@@ -37,6 +37,8 @@ class Storm:
             tail_bytes_max=self.random.choice([0, 64, 2**20]),
             apply_bytes_max=self.random.choice([16, 2**22]),
         )
+        for _ in range(self.random.choice([0, 2])):
+            self.cluster.join(str(len(self.cluster.members) + 1))
         self.names = list(self.cluster.members)
         self.loss, self.duplication, self.delay, self.crashes, self.cuts, self.slow_disk = (
             self.random.choice([0.0, limit * self.random.random()])
@@ -45,7 +47,7 @@ class Storm:
         self.tick = 0
         self.network: dict[int, list[tuple[str, str, Message]]] = {}
         self.saving: dict[str, Ready] = {}
-        self.faults = dict.fromkeys(("lost", "doubled", "crashed", "cut", "torn"), 0)
+        self.faults = dict.fromkeys(("lost", "doubled", "crashed", "cut", "torn", "changed"), 0)
         self.proposed = 0
 
     def run(self) -> None:
@@ -100,10 +102,12 @@ class Storm:
             assert entry.index == len(member.applied) + 1
             member.applied.append(entry)
             self.cluster.checkers.see_applied(member.name, entry)
+            self.cluster.configure(member, entry)
         for read in ready.read_states:
             self.cluster.checkers.end_read(read.context, read.index)
         member.up.advance(ready)
         member.up.applied(len(member.applied))
+        self.cluster.leave_joint(member)
 
     def _send(self, sender: str, to: str, message: Message) -> None:
         if self.random.random() < self.loss or (sender, to) in self.cluster.cut:
@@ -174,9 +178,19 @@ class Storm:
                 member.node.report_unreachable(self.random.choice(self.names))
             elif what < 0.71:
                 member.node.campaign()
+            elif what < 0.75:
+                self._change(member)
         except LocalError:
             pass
         self._work(member.name)
+
+    def _change(self, member: Member) -> None:
+        names = self.random.sample(self.names, self.random.randint(1, min(4, len(self.names))))
+        steps = " ".join(self.random.choice("vvvlrr") + name for name in names)
+        payload = f"change {steps}".encode()
+        if member.up.is_leader and changed(member.configuration, payload) is not None:
+            member.up.propose(payload, is_change=True)
+            self.faults["changed"] += 1
 
     def _make_peace(self) -> None:
         self.cluster.cut = {}
@@ -184,19 +198,27 @@ class Storm:
         for name in self.names:
             if self.cluster.members[name].node is None:
                 self.cluster.start(name)
-        done = 0
+        done = term = 0
         for _ in range(PEACE_TICKS):
             self._turn()
             leaders = self.cluster.leaders()
-            if len(leaders) == 1 and not done:
+            if len(leaders) == 1:
                 leader = self.cluster.members[leaders[0]].up
                 try:
-                    done = leader.propose(b"peace")[1]
+                    # Once a term: a leader whose removal takes effect leaves its last ones behind.
+                    if leader.term != term:
+                        done, term = leader.propose(b"peace")[1], leader.term
                 except LocalError:
                     continue
-            if done and all(len(m.applied) >= done for m in self.cluster.members.values()):
+            if done and len(leaders) == 1 and self._is_agreed(leaders[0], done):
                 return
         raise AssertionError("no agreement in peace")
+
+    def _is_agreed(self, leader: str, index: int) -> bool:
+        """Whether no change is under way, and every member of the leader's view is up to date."""
+        now = self.cluster.members[leader].up.configuration
+        members = (self.cluster.members[name] for name in now.members)
+        return not now.is_joint and all(len(member.applied) >= index for member in members)
 
 
 def replay(seed: int) -> Storm:

@@ -55,7 +55,6 @@ def test_strangers_do_not_count() -> None:
 @pytest.mark.parametrize(
     ("voters", "learners", "outgoing"),
     [
-        ((), (), ()),
         (("a", "a"), (), ()),
         (("a",), ("a",), ()),
         (("a",), ("b", "b"), ()),
