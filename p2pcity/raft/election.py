@@ -54,8 +54,8 @@ def send_answer(raft: Raft, to: NodeId, term: int, *, is_granted: bool, is_pre: 
 
 def handle_vote_answer(raft: Raft, sender: NodeId, message: VoteAnswer) -> None:
     """Count an answer to the campaign that is under way."""
-    if _learn_commit(raft, message):
-        return
+    if not message.is_granted:
+        _learn_commit(raft, message)
     expected = Role.PRE_CANDIDATE if message.is_pre else Role.CANDIDATE
     if raft.role is not expected:
         raft.ignore("vote-not-asked")
@@ -90,21 +90,19 @@ def continue_hand_over(raft: Raft) -> None:
         campaign_now(raft, is_transfer=True)
 
 
-def _learn_commit(raft: Raft, message: VoteAnswer) -> bool:
-    """Take over what a voter knows to be committed; returns whether the campaign ends by it.
+def _learn_commit(raft: Raft, refusal: VoteAnswer) -> None:
+    """Take over what a voter that refuses knows to be committed.
 
     Without this, voters whom a change removed could refuse for ever: their logs are longer, and
     the candidate does not know that the change which made them leave is committed.
     """
     raft_log = raft.raft_log
-    is_news = raft.role is not Role.LEADER and message.commit > raft_log.commit
-    if not is_news or raft_log.term(message.commit) != message.commit_term:
-        return False
-    raft_log.commit_to(message.commit)
-    if raft.role is not Role.FOLLOWER:
-        # The voters may be others now: campaign again once that is in effect.
-        raft.become_follower(raft.term, None)
-    return True
+    if (
+        raft.role is not Role.LEADER
+        and refusal.commit > raft_log.commit
+        and raft_log.term(refusal.commit) == refusal.commit_term
+    ):
+        raft_log.commit_to(refusal.commit)
 
 
 def _request_votes(raft: Raft, *, is_pre: bool, is_transfer: bool) -> None:
@@ -119,7 +117,8 @@ def _request_votes(raft: Raft, *, is_pre: bool, is_transfer: bool) -> None:
 
 def _decide(raft: Raft) -> None:
     result = raft.configuration.vote(raft.votes)
-    if result is VoteResult.LOST:
+    if result is VoteResult.LOST or (result is VoteResult.WON and not raft.is_settled):
+        # Won by voters who may not be the voters any more: once that is in effect, again.
         raft.become_follower(raft.term, None)
     elif result is VoteResult.WON and raft.role is Role.PRE_CANDIDATE:
         campaign_now(raft, is_transfer=False)

@@ -135,7 +135,8 @@ def configure(raft: Raft, configuration: Configuration) -> None:
     assert configuration.voters, "somebody votes"
     raft.configuration = configuration
     if raft.role is not Role.LEADER:
-        if raft.role is not Role.FOLLOWER and not raft.is_voter:
+        if raft.role is not Role.FOLLOWER:
+            # The votes that it has are those of other voters.
             raft.become_follower(raft.term, None)
         return
     if not raft.is_voter:
