@@ -1,0 +1,185 @@
+"""What must hold after every step (faults.md 2.2): one `Checkers` sees all nodes of a seed.
+
+I1 an acknowledged transaction keeps its height and hash, I2 no id twice, I3 no fork, I4 one
+leader a term, I5 reads are linearizable (sweep over heights), I6 a client's reads never go
+back, I7 only valid transactions, byte for byte as submitted; and nothing that a node says
+(a vote, an append answer, a commit) is beyond what its disk, or a quorum's disks, would keep.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from p2pcity.crypto import merkle
+from p2pcity.crypto.digest import sha256
+from p2pcity.ordering.apply import AppliedBlock
+from p2pcity.wire.raft import AppendAnswer, Message, VoteAnswer, VoteRequest
+from tests.sim.city import Sample
+
+if TYPE_CHECKING:
+    from tests.sim.node import Node
+
+
+class Violation(AssertionError):
+    """Something that must always hold did not."""
+
+
+def check(condition: bool, what: str) -> None:
+    """Raise Violation unless `condition`."""
+    if not condition:
+        raise Violation(what)
+
+
+class Checkers:
+    """Remembers what was seen, and fails at the first contradiction."""
+
+    def __init__(self, network: bytes) -> None:
+        self.chain: list[AppliedBlock] = []
+        self.acknowledged: dict[bytes, tuple[int, bytes]] = {}
+        self.reads = 0
+        self.session_reads = 0
+        self.height_told = 0
+        self.commit = 0
+        self._network = network
+        self._genuine: dict[bytes, Sample] = {}
+        self._height_of: dict[bytes, int] = {}
+        self._leaders: dict[int, int] = {}
+        self._commit_term = 0
+
+    def submitted(self, sample: Sample) -> None:
+        """A client sends this transaction for the first time."""
+        if sample.is_valid:
+            self._genuine[sha256(sample.data)] = sample
+
+    def applied(self, node: "Node", done: AppliedBlock) -> None:
+        """I2, I3, I7: a node applied a block."""
+        height = done.height
+        if height <= len(self.chain):
+            known = self.chain[height - 1]
+            check(known.block.hash == done.block.hash, f"I3 fork at height {height}, {node}")
+            check(known.index == done.index, f"I3 height {height} at two indexes, {node}")
+            check(known.tip == done.tip, f"I3 another tree at height {height}, {node}")
+            for one, other in zip(known.transactions, done.transactions, strict=True):
+                check(one.outcome == other.outcome, f"I3 outcomes differ at {height}, {node}")
+            return
+        check(height == len(self.chain) + 1, f"{node} applied height {height} before its parent")
+        parent = self.chain[-1].block.hash if self.chain else self._network
+        check(done.block.header.parent == parent, f"I3 the chain is broken at height {height}")
+        for item in done.transactions:
+            if item.outcome != "applied":
+                continue
+            assert item.carried is not None
+            id_ = item.carried.transaction.id
+            check(id_ not in self._height_of, f"I2 {id_.hex()[:8]} twice: {height} and before")
+            self._height_of[id_] = height
+            sample = self._genuine.get(sha256(item.carried.data))
+            check(sample is not None, f"I7 at height {height}: not as submitted, or not valid")
+            assert sample is not None
+            check(sample.id == id_, f"I7 at height {height}: the id is not the author's")
+            check(sample.expires_ms >= done.block.header.time_ms, f"I7 expired at {height}")
+        self.chain.append(done)
+
+    def acknowledge(self, id_: bytes, height: int, hash_: bytes) -> None:
+        """I1: a client is told `committed`, here and once more if it asks again."""
+        told = self.acknowledged.setdefault(id_, (height, hash_))
+        check(told == (height, hash_), f"I1 {id_.hex()[:8]} told at {told[0]} and at {height}")
+        check(self._height_of.get(id_) == height, f"I1 {id_.hex()[:8]} is not at {height}")
+        check(self.chain[height - 1].block.hash == hash_, f"I1 another block at {height}")
+        self.height_told = max(self.height_told, height)
+
+    def read(self, floor: int, height: int, hash_: bytes) -> None:
+        """I5: a linearizable read returns; `floor` is `height_told` of when it was called."""
+        check(height >= floor, f"I5 stale read: height {height}, {floor} was told before the call")
+        self._check_told(height, hash_)
+        self.reads += 1
+        self.height_told = max(self.height_told, height)
+
+    def read_session(self, floor: int, height: int, hash_: bytes) -> None:
+        """I6: a local read that presented the height `floor` returns."""
+        check(height >= floor, f"I6 a session went back from {floor} to {height}")
+        self._check_told(height, hash_)
+        self.session_reads += 1
+
+    def _check_told(self, height: int, hash_: bytes) -> None:
+        known = self.chain[height - 1].block.hash if height else self._network
+        check(known == hash_, f"I3 a reader was told another block at {height}")
+
+    def sent(self, node: "Node", message: Message) -> None:
+        """Nothing leaves a node before what it rests on is on its disk."""
+        durable = node.durable
+        if isinstance(message, AppendAnswer):
+            if not message.is_rejected:
+                check(
+                    message.index <= durable.last_index,
+                    f"{node} answers for {message.index}, its disk ends at {durable.last_index}",
+                )
+        elif isinstance(message, VoteAnswer):
+            if message.is_granted and not message.is_pre:
+                # A term that is over already can't be voted in twice, whatever the disk says.
+                check(
+                    durable.hard_state.term > message.term
+                    or (durable.hard_state.term == message.term and bool(durable.hard_state.vote)),
+                    f"{node} voted in term {message.term}, which its disk would not keep",
+                )
+        elif isinstance(message, VoteRequest) and not message.is_pre:
+            check(
+                durable.hard_state.term > message.term
+                or (durable.hard_state.term, durable.hard_state.vote) == (message.term, node.name),
+                f"{node} campaigns in term {message.term}, which its disk would not keep",
+            )
+
+    def turned(self, node: "Node", nodes: Mapping[str, "Node"]) -> None:
+        """I4, and a commit index that a quorum's disks would keep; after each turn of a node."""
+        raw_node = node.raw_node
+        if raw_node.is_leader:
+            term = raw_node.term
+            known = self._leaders.get(term)
+            if known is None:
+                self._leaders[term] = node.number
+                self._check_complete(node)
+            else:
+                check(known == node.number, f"I4 {known} and {node.number} lead term {term}")
+        raft_log = raw_node._raft.raft_log
+        if raft_log.commit > self.commit:
+            self.commit = raft_log.commit
+            committed_term = raft_log.term(self.commit)
+            assert committed_term is not None
+            self._commit_term = committed_term
+            keepers = {
+                voter: other.durable.term(self.commit) == self._commit_term
+                for voter, other in nodes.items()
+            }
+            check(
+                node.is_quorum(keepers),
+                f"{node} commits {self.commit}, which {sum(keepers.values())} disks would keep",
+            )
+
+    def _check_complete(self, node: "Node") -> None:
+        """A new leader has everything that was committed (Raft's leader completeness)."""
+        if self.commit:
+            term = node.raw_node._raft.raft_log.term(self.commit)
+            check(term == self._commit_term, f"{node} leads without committed {self.commit}")
+
+    @property
+    def leaders(self) -> int:
+        """How many terms had a leader."""
+        return len(self._leaders)
+
+    def finished(self) -> None:
+        """The whole chain once more, from its leaves."""
+        leaves = []
+        height_of: dict[bytes, int] = {}
+        parent = self._network
+        for height, done in enumerate(self.chain, 1):
+            check(done.block.header.height == height, f"I3 height {height} is named otherwise")
+            check(done.block.header.parent == parent, f"I3 the chain is broken at {height}")
+            parent = done.block.hash
+            for item in done.transactions:
+                if item.outcome == "applied":
+                    assert item.carried is not None
+                    leaves.append(merkle.leaf_hash(item.carried.transaction.data))
+                    check(item.carried.transaction.id not in height_of, f"I2 twice, at {height}")
+                    height_of[item.carried.transaction.id] = height
+        if self.chain:
+            check(self.chain[-1].tip.frontier.root == merkle.root(leaves), "I3 the root is wrong")
+        for id_, (height, _) in self.acknowledged.items():
+            check(height_of.get(id_) == height, f"I1 {id_.hex()[:8]} was told at {height}")

@@ -1,0 +1,162 @@
+"""All nodes of a seed with the network between them and the checkers over them."""
+
+from collections.abc import Callable
+from random import Random
+
+from p2pcity.mempool.mempool import MempoolConfig
+from p2pcity.ordering.apply import AppliedBlock
+from p2pcity.raft.configuration import Configuration
+from p2pcity.wire.raft import Message
+from tests.sim import city as city_module
+from tests.sim.checkers import Checkers, Violation, check
+from tests.sim.network import SimulatedNetwork
+from tests.sim.node import Node, Settings
+from tests.sim.world import SECOND, World
+
+_ALL = 1 << 40
+_KINDS = [
+    "VoteRequest",
+    "VoteAnswer",
+    "Append",
+    "AppendAnswer",
+    "Heartbeat",
+    "HeartbeatAnswer",
+    "CommitNotice",
+    "TimeoutNow",
+    "ReadRequest",
+    "ReadAnswer",
+]
+
+
+def draw_settings(random: Random) -> Settings:
+    """What a seed draws for its nodes: long and short ticks, small and large bounds."""
+    tick = random.choice((80, 100, 150, 200)) * SECOND // 1000
+    append_bytes_max = random.choice((1, 600, 4096, 1 << 20))
+    return Settings(
+        tick=tick,
+        raft={
+            "heartbeat_ticks": random.choice((1, 2)),
+            "election_ticks": random.choice((6, 8, 10)),
+            "retry_ticks": random.choice((2, 4)),
+            "append_bytes_max": append_bytes_max,
+            "in_flight_messages_max": random.choice((2, 16, 256)),
+            "in_flight_bytes_max": max(append_bytes_max, random.choice((8192, 1 << 21))),
+            "uncommitted_bytes_max": random.choice((4096, 1 << 24)),
+            "apply_bytes_max": random.choice((1, 4096, 1 << 22)),
+            "tail_bytes_max": random.choice((0, 2000, 1 << 23)),
+        },
+        mempool=MempoolConfig(
+            bytes_max=random.choice((20_000, 1 << 26)),
+            decoded_bytes_max=random.choice((0, 1 << 23)),
+            admissions_max=random.choice((32, 1 << 17)),
+        ),
+        cache_bytes_max=random.choice((0, 4000, 1 << 24)),
+        segment_bytes_max=random.choice((4096, 20_000, 1 << 26)),
+        sync_time=random.choice((300, 3000, 20_000)),
+        apply_time=random.choice((200, 2000, 30_000)),
+    )
+
+
+class Cluster:
+    """The nodes of one seed, by number."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.random = world.random("cluster")
+        size = self.random.choice((3, 3, 3, 4, 5, 5, 6, 7))
+        self.city = city_module.city(size)
+        self.settings = draw_settings(self.random)
+        self.configuration = Configuration(self.city.names)
+        self.checkers = Checkers(self.city.genesis.network)
+        latency = self.random.choice((100, 1000, 10_000))
+        self.network = SimulatedNetwork(world, size, latency)
+        self.number_of = {name: number for number, name in enumerate(self.city.names)}
+        self.nodes = [Node(self, number, self.settings) for number in range(size)]
+        self.by_name = {node.name: node for node in self.nodes}
+
+    @property
+    def election_time(self) -> int:
+        """The longest election time-out, in microseconds."""
+        return self.settings.raft["election_ticks"] * 2 * self.settings.tick
+
+    @property
+    def minority(self) -> int:
+        """How many nodes may be lost."""
+        return (len(self.nodes) - 1) // 2
+
+    def start(self) -> None:
+        """Start all nodes for the first time."""
+        for node in self.nodes:
+            check(node.start(), f"{node} does not start: {node.refusals}")
+
+    def deliver(self, sender: int, receiver: int, message: Message) -> None:
+        """A Raft message arrives; lost when nobody listens."""
+        node = self.nodes[receiver]
+        if not node.is_up:
+            return
+        kind = _KINDS.index(type(message).__name__)
+        text = str(message)[:150] if self.world.is_traced else ""
+        self.world.note("message", sender, receiver, kind, message.term, text=text)
+        node.arrive(node.receive, self.city.names[sender], message)
+
+    def hand_over(self, receiver: int, deliver: Callable[[Node], None]) -> None:
+        """Something of the gossip plane arrives."""
+        node = self.nodes[receiver]
+        if node.is_up:
+            node.arrive(deliver, node)
+
+    def turned(self, node: Node) -> None:
+        """A node has done what it could do now."""
+        self.checkers.turned(node, self.by_name)
+
+    def applied(self, node: Node, done: AppliedBlock) -> None:
+        """A node applied a block."""
+        hash_ = int.from_bytes(done.block.hash[:7], "big")
+        self.world.note("applied", node.number, done.height, hash_)
+        self.checkers.applied(node, done)
+
+    def leader(self) -> Node | None:
+        """Some node that takes itself for the leader."""
+        return next((node for node in self.nodes if node.is_leader), None)
+
+    def is_agreed(self) -> bool:
+        """Whether all nodes run, follow one leader and have applied the same."""
+        if not all(node.is_up for node in self.nodes):
+            return False
+        leader = self.leader()
+        if leader is None:
+            return False
+        last = leader.raw_node.last_index
+        return all(
+            node.views.applied_index == last
+            and node.raw_node.last_index == last
+            and node.raw_node.leader == leader.name
+            and not node.gossip.waiting
+            for node in self.nodes
+        )
+
+    def compare_exports(self) -> None:
+        """I13: every node's log, read from its disk, is the same, byte for byte."""
+        first = self.nodes[0]
+        last = first.log.last_index
+        told = [entry for entry in _read(first, last)]
+        for node in self.nodes[1:]:
+            check(node.log.last_index == last, f"I13 {node} ends elsewhere")
+            for one, other in zip(told, _read(node, last), strict=True):
+                if one != other:
+                    raise Violation(f"I13 entry {one.index} differs on {node}")
+        heights = [len(node.views.blocks) for node in self.nodes]
+        check(set(heights) == {len(self.checkers.chain)}, f"I13 heights {heights}")
+        for node in self.nodes:
+            check(
+                [done.block.hash for done in node.views.blocks]
+                == [done.block.hash for done in self.checkers.chain],
+                f"I13 {node} shows other blocks",
+            )
+
+
+def _read(node: Node, last: int) -> list:
+    entries = []
+    while len(entries) < last:
+        entries += node.log.entries(len(entries) + 1, last + 1, _ALL)
+    return entries

@@ -1,0 +1,56 @@
+"""What is done to a seed's nodes: the table of fault kinds, and who draws from it.
+
+Each seed switches a random part of the kinds on (swarm). A kind strikes at random moments, for
+a while; what it really did to somebody is counted where it happens, under the kind's name.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from tests.sim import faults_disk, faults_network, faults_people
+from tests.sim.clients import Clients
+from tests.sim.cluster import Cluster
+from tests.sim.storm import Storm
+from tests.sim.world import SECOND
+
+Fault = Callable[[Storm], None]
+KINDS: Final[dict[str, Fault]] = {
+    **faults_network.KINDS,
+    **faults_disk.KINDS,
+    **faults_people.KINDS,
+}
+"""Every kind of fault by its name; the order is part of what a seed means."""
+
+
+class Nemesis:
+    """Draws a seed's kinds of fault, and lets them strike until it is told to stop."""
+
+    def __init__(self, cluster: Cluster, clients: Clients) -> None:
+        self.storm = Storm(cluster, clients)
+        self._random = cluster.world.random("nemesis")
+        share = self._random.choice((0.15, 0.3, 0.6))
+        self.kinds = [name for name in KINDS if self._random.random() < share]
+        self._gap = self._random.choice((1, 2, 4)) * SECOND
+        self._is_on = True
+
+    def begin(self) -> None:
+        """Strike from here on."""
+        self._wait()
+
+    def _wait(self) -> None:
+        self.storm.world.after(int(self._random.expovariate(1 / self._gap)), self._strike)
+
+    def _strike(self) -> None:
+        if not self._is_on:
+            return
+        if self.kinds:
+            kind = self._random.choice(self.kinds)
+            self.storm.kind = kind
+            self.storm.world.note("fault", list(KINDS).index(kind), text=kind)
+            KINDS[kind](self.storm)
+        self._wait()
+
+    def end(self) -> None:
+        """No fault from here on; what was done is undone and everybody starts anew."""
+        self._is_on = False
+        self.storm.heal()

@@ -1,0 +1,499 @@
+"""One simulated node: the code that a daemon runs, turned by the heap instead of by trio.
+
+Core, pump, proposer, admission, mempool, applier and segment log are the real ones; what is
+written here is the order in which the node's loops call them (`node/ordering_loop.py`,
+`node/apply_loop.py`, `node/reads.py`), with a crash possible at every point in between.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from p2pcity.errors import (
+    ConfigError,
+    CorruptionError,
+    DecodeError,
+    LedgerError,
+    NotLeader,
+    SyncFailedError,
+    Unavailable,
+)
+from p2pcity.ledger.segment_log import SegmentLog
+from p2pcity.mempool.mempool import MempoolConfig
+from p2pcity.node.apply_loop import ended_ids, settled
+from p2pcity.ordering.proposer import Parent, Proposer
+from p2pcity.ordering.pump import Pump, Save
+from p2pcity.raft.config import RaftConfig
+from p2pcity.raft.quorum import VoteResult
+from p2pcity.raft.raw_node import RawNode
+from p2pcity.raft.reads import ReadState
+from p2pcity.wire import block as block_wire
+from p2pcity.wire import raft as raft_wire
+from p2pcity.wire.limits import RULES_VERSION
+from p2pcity.wire.raft import Append, Entry, Message
+from tests.sim.checkers import check
+from tests.sim.door import Door
+from tests.sim.files import MemoryDisk, PowerLoss
+from tests.sim.gossip import Gossip
+from tests.sim.network import RAFT
+from tests.sim.reads import Reads
+from tests.sim.storage import Durable, Storage
+from tests.sim.views import Views
+from tests.sim.world import START_MS
+
+if TYPE_CHECKING:
+    from tests.sim.cluster import Cluster
+
+_HELD_MAX = 5000
+_APPLY_BYTES_MAX = 256 * 1024
+_CODEC_EVERY = 32
+Answer = Callable[[bytes, str, int, bytes], None]
+"""Tells a client (id, state, height, block hash)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a seed draws for all its nodes; times in microseconds."""
+
+    tick: int
+    raft: Mapping[str, int]
+    mempool: MempoolConfig
+    cache_bytes_max: int
+    segment_bytes_max: int
+    sync_time: int
+    apply_time: int
+
+
+class Node:
+    """One node over its whole life: it starts, stops, crashes and starts again."""
+
+    def __init__(self, cluster: "Cluster", number: int, settings: Settings) -> None:
+        self.cluster = cluster
+        self.world = cluster.world
+        self.number = number
+        self.settings = settings
+        self.name = cluster.city.names[number]
+        self.incarnation = cluster.city.incarnations[number]
+        self.random = self.world.random(f"node {number}")
+        self.storage = Storage(
+            MemoryDisk(self.world.random(f"disk {number}")),
+            self.incarnation,
+            cache_bytes_max=settings.cache_bytes_max,
+            segment_bytes_max=settings.segment_bytes_max,
+        )
+        self.views = Views(cluster.city.genesis)
+        self.views_checkpoint = 0
+        self.outbox: dict[bytes, bytes] = {}
+        self.is_up = False
+        self.is_paused = False
+        self.is_corrupt = False
+        self.is_wiped = False
+        self.life = 0
+        self.wall_offset_ms = 0
+        self.clock_rate = 1000
+        self.sync_delay = 0
+        self.sync_delay_kind = ""
+        self.sync_kind = ""
+        self.refusals: list[str] = []
+        self._held: list[tuple[int, Callable[..., None], tuple[Any, ...]]] = []
+        self.saving: Save | None = None
+
+    def __str__(self) -> str:
+        return f"node {self.number}"
+
+    @property
+    def durable(self) -> Durable:
+        """What this node's disk would keep."""
+        return self.storage.durable
+
+    @property
+    def disk(self) -> MemoryDisk:
+        """This node's disk."""
+        return self.storage.disk
+
+    @property
+    def now_ms(self) -> int:
+        """This node's wall clock, Unix ms."""
+        return START_MS + self.world.now // 1000 + self.wall_offset_ms
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node runs and takes itself for the leader."""
+        return self.is_up and self.raw_node.is_leader
+
+    def is_quorum(self, keepers: Mapping[str, bool]) -> bool:
+        """Whether those marked True are a quorum of the configuration in force here."""
+        configuration = self.raw_node._raft.configuration
+        votes = {name: keepers.get(name, False) for name in configuration.members}
+        return configuration.vote(votes) is VoteResult.WON
+
+    # -- time --------------------------------------------------------------------------------
+
+    def after(self, delay: int, function: Callable[..., None], *arguments: Any) -> None:
+        """Call `function` in `delay`, in this life, and not while the node is paused."""
+        self.world.after(delay, self._call, self.life, function, arguments)
+
+    def _call(self, life: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        if life != self.life:
+            return
+        if self.is_paused:
+            if len(self._held) < _HELD_MAX:
+                self._held.append((life, function, arguments))
+            return
+        function(*arguments)
+
+    def arrive(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Something comes in now, or once the node runs again."""
+        self._call(self.life, function, arguments)
+
+    def pause(self) -> None:
+        """As SIGSTOP does: time passes, nothing runs, messages wait in the sockets."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """As SIGCONT does: what waited comes in, at once and in order."""
+        self.is_paused = False
+        held, self._held = self._held, []
+        if held:
+            self.world.struck["pause"] += 1
+        for life, function, arguments in held:
+            self._call(life, function, arguments)
+
+    # -- start and stop ----------------------------------------------------------------------
+
+    def start(self) -> bool:
+        """Start from the disk; False when the node refuses to (and says why in `refusals`)."""
+        assert not self.is_up, f"{self} runs already"
+        city = self.cluster.city
+        self.life += 1
+        self._held.clear()
+        self.is_paused = False
+        try:
+            log = self.storage.open(self.incarnation, city.genesis.network)
+        except LedgerError as error:
+            return self._refuse(error)
+        except ConfigError as error:
+            check(self.is_wiped, f"{self} refuses to start: {error}")
+            self.world.struck["wiped"] += 1
+            self.refusals.append(str(error))
+            return False
+        check(not self.is_wiped, f"{self} starts with a log that is not its own")
+        check(not self.is_corrupt, f"{self} starts from a corrupt disk")
+        if log.recovery is not None:
+            self.world.struck["torn tail"] += 1
+        check(self.views.applied_index <= log.last_index, f"{self} lost what it applied")
+        self.log = log
+        try:
+            self._take_part(log)
+        except LedgerError as error:
+            self.is_up = True
+            self._fail(error)
+        return self.is_up
+
+    def _take_part(self, log: SegmentLog) -> None:
+        city, settings = self.cluster.city, self.settings
+        self.door = Door(city, self.views, settings.mempool)
+        self.waiters: dict[bytes, list[Answer]] = {}
+        self.target = self.views.applied_index
+        self._is_applying = False
+        self._seen_leader: tuple[int, str | None] = (0, None)
+        self._messages = 0
+        self.is_up = True
+        self._catch_up(log.hard_state.commit)
+        self.raw_node = RawNode(
+            RaftConfig(id=self.name, **settings.raft),
+            log,
+            self.cluster.configuration,
+            self.world.random(f"raft {self.number} {self.life}"),
+            applied=self.views.applied_index,
+        )
+        self.target = self.views.applied_index
+        self.proposer = Proposer(
+            self.raw_node,
+            self.door.mempool,
+            voters=city.genesis.voters_digest,
+            epoch=0,
+            rules=RULES_VERSION,
+            tip=self._tip,
+            applied_index=lambda: self.views.applied_index,
+        )
+        self.pump = Pump(
+            self.raw_node, send=self._send, apply=self._committed, answer_reads=self._answer_reads
+        )
+        self.saving = None
+        self.reads = Reads(self)
+        self.gossip = Gossip(self)
+        self.gossip.offer_again(list(self.outbox.values()))
+        self.after(self.random.randrange(settings.tick), self._tick)
+        self.world.note("start", self.number, log.last_index)
+        self._turn()
+
+    def _refuse(self, error: LedgerError) -> bool:
+        """A disk that can't be used: only injected faults may be the reason."""
+        if isinstance(error, CorruptionError):
+            check(self.is_corrupt, f"{self} finds corruption that nobody made: {error}")
+            self.world.struck["corruption"] += 1
+        else:
+            self._count_disk(error)
+        self.refusals.append(str(error))
+        return False
+
+    def _count_disk(self, error: LedgerError) -> None:
+        check(isinstance(error, SyncFailedError), f"{self} stops: {error!r}")
+        disk = self.disk
+        check(bool(disk.syncs_failed or disk.writes_refused), f"{self} invents {error}")
+        self.world.struck["sync error"] += disk.syncs_failed
+        self.world.struck["disk full"] += disk.writes_refused
+        disk.syncs_failed = disk.writes_refused = 0
+
+    def _fail(self, error: LedgerError) -> None:
+        """The disk failed while the node ran: it stops at once, as a process exits."""
+        if isinstance(error, CorruptionError):
+            check(self.is_corrupt, f"{self} finds corruption that nobody made: {error}")
+            self.world.struck["corruption"] += 1
+        else:
+            self._count_disk(error)
+        self.crash()
+
+    def crash(self) -> None:
+        """The process ends, the machine goes on: what was written stays written."""
+        if not self.is_up:
+            return
+        save, self.saving = self.saving, None
+        self.is_up = False
+        self.is_paused = False
+        self.life += 1
+        self._held.clear()
+        self.world.note("stop", self.number)
+        if save is not None and not save.is_empty:
+            self._save_in_part(save)
+        # Its thread is gone with the process; nothing that it holds reaches the disk any more.
+        del self.log
+
+    def _save_in_part(self, save: Save) -> None:
+        """The writer thread was in the middle of a save: it got as far as it got."""
+        self.disk.calls_left = self.random.randrange(4)
+        try:
+            self.storage.save(self.log, save.hard_state, save.entries, save.must_sync)
+        except (PowerLoss, SyncFailedError):
+            pass
+        self.disk.calls_left = None
+
+    def lose_power(self) -> None:
+        """The machine goes down: unsynced writes are lost or torn, the views fall back."""
+        self.crash()
+        lost = self.disk.lose_power()
+        self.world.struck["power loss"] += 1
+        if lost:
+            self.world.struck["unsynced lost"] += 1
+        self.views_checkpoint = min(self.views_checkpoint, self.views.applied_index)
+        self.views.roll_back(self.random.randint(self.views_checkpoint, self.views.applied_index))
+
+    def stop(self) -> None:
+        """As SIGTERM does: the log is closed in order."""
+        if not self.is_up or self.saving is not None:
+            self.crash()
+            return
+        log = self.log
+        try:
+            log.close()
+        except SyncFailedError as error:
+            self._count_disk(error)
+        self.crash()
+
+    # -- ordering ----------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        self.after(self.settings.tick * 1000 // self.clock_rate, self._tick)
+        self.raw_node.tick()
+        self.gossip.tick()
+        self.reads.tick()
+        self._turn()
+
+    def receive(self, sender: str, message: Message) -> None:
+        """Take a Raft message off the wire."""
+        self.raw_node.step(sender, message)
+        self._turn()
+
+    def turn(self) -> None:
+        """There may be work."""
+        self._turn()
+
+    def _turn(self) -> None:
+        """`OrderingLoop._turn`, up to the next wait for the disk."""
+        try:
+            while self.is_up and self.saving is None:
+                self.proposer.propose(self.now_ms)
+                save = self.pump.begin()
+                self._note_leader()
+                if save is None:
+                    break
+                if save.is_empty:
+                    self.pump.finish(save)
+                    continue
+                self.saving = save
+                self.after(self._sync_time(save), self._saved, save)
+        except LedgerError as error:
+            self._fail(error)
+        if self.is_up:
+            self.cluster.turned(self)
+
+    def _sync_time(self, save: Save) -> int:
+        if not save.must_sync:
+            return 1
+        time = self.settings.sync_time
+        if self.sync_delay:
+            self.world.struck[self.sync_delay_kind] += 1
+            time += self.sync_delay
+        return time + self.random.randrange(time)
+
+    def _saved(self, save: Save) -> None:
+        self.saving = None
+        try:
+            self.storage.save(self.log, save.hard_state, save.entries, save.must_sync)
+            self.pump.finish(save)
+        except LedgerError as error:
+            self._fail(error)
+            return
+        self._turn()
+
+    def _send(self, receiver: str, message: Message) -> None:
+        cluster = self.cluster
+        cluster.checkers.sent(self, message)
+        self._messages += 1
+        if self._messages % _CODEC_EVERY == 0:
+            check(raft_wire.decode(raft_wire.encode(message)) == message, "the codec is not exact")
+        number = cluster.number_of[receiver]
+        lane = 1 if isinstance(message, Append) else 0
+        is_sent = cluster.network.send(
+            RAFT, lane, self.number, number, lambda: cluster.deliver(self.number, number, message)
+        )
+        if not is_sent and lane:
+            self.raw_node.report_unreachable(receiver)
+
+    def _note_leader(self) -> None:
+        seen = (self.raw_node.term, self.raw_node.leader)
+        if seen != self._seen_leader:
+            if seen[1] is not None and seen[1] != self._seen_leader[1]:
+                self.gossip.leader_changed()
+            self._seen_leader = seen
+
+    # -- apply -------------------------------------------------------------------------------
+
+    def _tip(self) -> Parent:
+        tip = self.views.tip
+        return Parent(tip.height, tip.hash, tip.time_ms)
+
+    def _committed(self, entries: Sequence[Entry]) -> None:
+        self.target = max(self.target, entries[-1].index)
+        if not self._is_applying:
+            self._is_applying = True
+            time = self.settings.apply_time
+            self.after(time + self.random.randrange(time), self._apply)
+
+    def _apply(self) -> None:
+        """`ApplyLoop.catch_up`: one batch, then what waits for it is told."""
+        self._is_applying = False
+        try:
+            done = self._apply_batch(self.target)
+        except LedgerError as error:
+            self._fail(error)
+            return
+        for id_, answer, state, height, hash_ in done:
+            answer(id_, state, height, hash_)
+        index = self.views.applied_index
+        self.raw_node.applied(index)
+        self.proposer.applied(index)
+        self.reads.applied()
+        if index < self.target:
+            self._is_applying = True
+            self.after(self.settings.apply_time, self._apply)
+        self._turn()
+
+    def _catch_up(self, target: int) -> None:
+        while self.views.applied_index < target:
+            self._apply_batch(target)
+
+    def _apply_batch(self, target: int) -> list[tuple[bytes, Answer, str, int, bytes]]:
+        """Apply some entries from the log; who is to be told what."""
+        first = self.views.applied_index + 1
+        entries = self.log.entries(first, target + 1, _APPLY_BYTES_MAX)
+        told: list[tuple[bytes, Answer, str, int, bytes]] = []
+        for entry in entries:
+            check(entry.index == self.views.applied_index + 1, f"{self} applies with a gap")
+            if entry.payload:
+                told += self._apply_block(entry)
+            self.views.applied_index = entry.index
+        if self.random.random() < 0.1:
+            self.views_checkpoint = self.views.applied_index
+        return told
+
+    def _apply_block(self, entry: Entry) -> list[tuple[bytes, Answer, str, int, bytes]]:
+        try:
+            block = block_wire.decode(entry.payload)
+        except DecodeError as error:
+            check(False, f"the committed entry {entry.index} is no block: {error}")
+            raise
+        done = self.views.apply(entry.index, block, self.cluster.city.lookup)
+        self.cluster.applied(self, done)
+        self.door.mempool.remove(ended_ids(done))
+        told: list[tuple[bytes, Answer, str, int, bytes]] = []
+        for id_, end in settled(done):
+            self.outbox.pop(id_, None)
+            state = "committed" if end.state == "duplicate" else end.state
+            for answer in self.waiters.pop(id_, ()):
+                told.append((id_, answer, state, end.height or 0, block.hash))
+        return told
+
+    # -- clients -----------------------------------------------------------------------------
+
+    def submit(self, items: Sequence[bytes], answer: Answer) -> None:
+        """A client brings transactions and waits until each of them ends."""
+        accepted = []
+        views = self.views
+        for verdict, carried in self.door.admit(items, None, self.now_ms):
+            id_ = verdict.id if carried is None else carried.transaction.id
+            if verdict.is_accepted and carried is not None:
+                accepted.append(carried)
+            elif id_ is None or verdict.reason not in ("duplicate", "known"):
+                state = "expired" if verdict.reason == "expired" else "rejected"
+                answer(id_ or b"", state, 0, b"")
+                continue
+            height = views.height_of(id_)  # type: ignore[arg-type]  # what is accepted has an id
+            if height is not None:
+                answer(id_ or b"", "committed", height, views.blocks[height - 1].block.hash)
+            elif id_ in self.door.mempool:
+                self.waiters.setdefault(id_ or b"", []).append(answer)
+            else:
+                answer(id_ or b"", "expired", 0, b"")
+        if accepted:
+            self.gossip.offer(accepted)
+            self._turn()
+
+    def accept(self, ids: Sequence[bytes]) -> list[bytes]:
+        """The client goes away: from here on this node's disk answers for what still waits."""
+        kept = []
+        for id_ in ids:
+            carried = self.door.mempool.get(id_)
+            if carried is not None:
+                self.outbox[id_] = carried.data
+                kept.append(id_)
+        return kept
+
+    def expire(self) -> None:
+        """Drop what expired from the mempool."""
+        for id_ in self.door.mempool.expire(self.now_ms):
+            self.outbox.pop(id_, None)
+            for answer in self.waiters.pop(id_, ()):
+                answer(id_, "expired", 0, b"")
+
+    def _answer_reads(self, states: Sequence[ReadState], dropped: Sequence[bytes]) -> None:
+        self.reads.answer(states, dropped)
+
+    def ask_read_index(self, context: bytes) -> bool:
+        """Ask the core for a read index; False when there is nobody to ask."""
+        try:
+            self.raw_node.read_index(context)
+        except (NotLeader, Unavailable):
+            return False
+        return True

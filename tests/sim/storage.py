@@ -1,0 +1,90 @@
+"""A node's real segment log over its disk in memory, and what of it would survive right now."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from p2pcity.errors import ConfigError
+from p2pcity.ledger.records import MARK_RECORD_BYTES
+from p2pcity.ledger.segment_log import SegmentLog
+from p2pcity.wire.raft import Entry, HardState
+from tests.sim.files import MemoryDisk
+
+
+class Durable:
+    """What the newest sync left behind: the checkers compare with it what a node says."""
+
+    def __init__(self) -> None:
+        self.hard_state = HardState()
+        self._written_hard_state = HardState()
+        self._terms: list[int] = []
+        self.last_index = 0
+
+    def term(self, index: int) -> int:
+        """The term of a durable entry, -1 where there is none."""
+        return self._terms[index - 1] if 0 < index <= self.last_index else -1
+
+    def wrote(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
+        """The log wrote this, synced or not."""
+        if entries:
+            first = entries[0].index
+            self._terms[first - 1 :] = [entry.term for entry in entries]
+            self.last_index = min(self.last_index, first - 1)
+        if hard_state is not None:
+            self._written_hard_state = hard_state
+
+    def synced(self) -> None:
+        """Everything written so far is durable."""
+        self.last_index = len(self._terms)
+        self.hard_state = self._written_hard_state
+
+    def recovered(self, log: SegmentLog) -> None:
+        """A log was opened: what it says is durable."""
+        self._terms = [log.term(index) for index in range(1, log.last_index + 1)]
+        self.hard_state = self._written_hard_state = log.hard_state
+        self.last_index = log.last_index
+
+
+class Storage:
+    """One node's disk and the log on it."""
+
+    def __init__(
+        self, disk: MemoryDisk, incarnation: bytes, *, cache_bytes_max: int, segment_bytes_max: int
+    ) -> None:
+        self.disk = disk
+        self.durable = Durable()
+        self._cache_bytes_max = cache_bytes_max
+        self._segment_bytes_max = segment_bytes_max
+        self.init(incarnation)
+
+    def init(self, incarnation: bytes) -> None:
+        """What `p2pcity init` does: make a log, once."""
+        mark_key = self.disk.random.randbytes(16)
+        SegmentLog.create(cast(Any, self.disk.directory), incarnation, mark_key=mark_key)
+
+    def open(self, incarnation: bytes, network: bytes) -> SegmentLog:
+        """What a start does, in its order; raises what the log raises, and ConfigError."""
+        log = SegmentLog.open(
+            cast(Any, self.disk.directory),
+            clock=lambda: 0.0,
+            cache_bytes_max=self._cache_bytes_max,
+            segment_bytes_max=self._segment_bytes_max,
+        )
+        if log.incarnation != incarnation:
+            raise ConfigError("this log has another incarnation than the genesis expects")
+        log.bind_network(network)
+        self.durable.recovered(log)
+        return log
+
+    def save(
+        self,
+        log: SegmentLog,
+        hard_state: HardState | None,
+        entries: Sequence[Entry],
+        must_sync: bool,
+    ) -> None:
+        """One save, and what it made durable."""
+        log.save(hard_state, entries, must_sync)
+        self.durable.wrote(hard_state, entries)
+        file = self.disk.names[max(self.disk.names)]
+        if file.synced_size >= len(file.cache) - MARK_RECORD_BYTES:
+            self.durable.synced()
