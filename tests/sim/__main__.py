@@ -1,4 +1,4 @@
-"""`python -m tests.sim --seeds N [--seed S] [--trace] [--jobs J]`: run seeds, tell what they did."""
+"""`python -m tests.sim --seeds N [--seed S] [--trace] [--jobs J]`: run seeds, count faults."""
 
 import argparse
 import sys

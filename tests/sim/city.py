@@ -5,7 +5,7 @@ for all seeds of a process, each verified once. What is pure and asked by every 
 (decoding a block, cutting it in two for the log) is remembered by its bytes as well.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -144,17 +144,17 @@ def city(orderers: int) -> City:
     return City(orderers)
 
 
-def _remembered(function: Callable[[bytes], ResultT]) -> Callable[[bytes], ResultT]:
-    """`function`, pure, with its newest results kept by the argument."""
-    kept: dict[bytes, ResultT] = {}
+def _remembered(function: Callable[..., ResultT]) -> Callable[..., ResultT]:
+    """`function`, pure, with its newest results kept by the arguments."""
+    kept: dict[tuple[Hashable, ...], ResultT] = {}
 
-    def call(data: bytes) -> ResultT:
-        result = kept.get(data)
+    def call(*arguments: Hashable) -> ResultT:
+        result = kept.get(arguments)
         if result is None:
-            result = function(data)
+            result = function(*arguments)
             if len(kept) >= _MEMO_MAX:
                 del kept[next(iter(kept))]
-            kept[data] = result
+            kept[arguments] = result
         return result
 
     return call
@@ -167,5 +167,6 @@ def memory_installed() -> Iterator[None]:
         mock.patch.object(segment_file, "os", MemorySystem()),
         mock.patch.object(block_wire, "decode", _remembered(block_wire.decode)),
         mock.patch.object(block_wire, "split", _remembered(block_wire.split)),
+        mock.patch.object(block_wire, "join", _remembered(block_wire.join)),
     ):
         yield

@@ -45,8 +45,8 @@ class Clients:
         self.submissions: dict[bytes, _Submission] = {}
         self._sessions = [0, 0, 0]
         self._number = 0
-        self._gap = self.random.choice((300, 500, 800)) * SECOND // 1000
-        self._burst = self.random.choice((4, 8, 16))
+        gap_ms, self._burst = self.random.choice(((400, 3), (700, 6), (1100, 9)))
+        self._gap = gap_ms * SECOND // 1000
         self._wait = self.random.choice((1, 2, 4)) * SECOND
 
     def start(self) -> None:

@@ -6,7 +6,20 @@ from random import Random
 from p2pcity.mempool.mempool import MempoolConfig
 from p2pcity.ordering.apply import AppliedBlock
 from p2pcity.raft.configuration import Configuration
-from p2pcity.wire.raft import Message
+from p2pcity.wire.raft import (
+    Append,
+    AppendAnswer,
+    CommitNotice,
+    Entry,
+    Heartbeat,
+    HeartbeatAnswer,
+    Message,
+    ReadAnswer,
+    ReadRequest,
+    TimeoutNow,
+    VoteAnswer,
+    VoteRequest,
+)
 from tests.sim import city as city_module
 from tests.sim.checkers import Checkers, Violation, check
 from tests.sim.network import SimulatedNetwork
@@ -14,29 +27,29 @@ from tests.sim.node import Node, Settings
 from tests.sim.world import SECOND, World
 
 _ALL = 1 << 40
-_KINDS = [
-    "VoteRequest",
-    "VoteAnswer",
-    "Append",
-    "AppendAnswer",
-    "Heartbeat",
-    "HeartbeatAnswer",
-    "CommitNotice",
-    "TimeoutNow",
-    "ReadRequest",
-    "ReadAnswer",
-]
+_KINDS = (
+    VoteRequest,
+    VoteAnswer,
+    Append,
+    AppendAnswer,
+    Heartbeat,
+    HeartbeatAnswer,
+    CommitNotice,
+    TimeoutNow,
+    ReadRequest,
+    ReadAnswer,
+)
 
 
 def draw_settings(random: Random) -> Settings:
     """What a seed draws for its nodes: long and short ticks, small and large bounds."""
-    tick = random.choice((80, 100, 150, 200)) * SECOND // 1000
+    tick = random.choice((100, 150, 200, 250)) * SECOND // 1000
     append_bytes_max = random.choice((1, 600, 4096, 1 << 20))
     return Settings(
         tick=tick,
         raft={
             "heartbeat_ticks": random.choice((1, 2)),
-            "election_ticks": random.choice((6, 8, 10)),
+            "election_ticks": random.choice((5, 6, 8)),
             "retry_ticks": random.choice((2, 4)),
             "append_bytes_max": append_bytes_max,
             "in_flight_messages_max": random.choice((2, 16, 256)),
@@ -50,7 +63,7 @@ def draw_settings(random: Random) -> Settings:
             decoded_bytes_max=random.choice((0, 1 << 23)),
             admissions_max=random.choice((32, 1 << 17)),
         ),
-        cache_bytes_max=random.choice((0, 4000, 1 << 24)),
+        cache_bytes_max=random.choice((0, 4000, 1 << 24, 1 << 24)),
         segment_bytes_max=random.choice((4096, 20_000, 1 << 26)),
         sync_time=random.choice((300, 3000, 20_000)),
         apply_time=random.choice((200, 2000, 30_000)),
@@ -94,7 +107,7 @@ class Cluster:
         node = self.nodes[receiver]
         if not node.is_up:
             return
-        kind = _KINDS.index(type(message).__name__)
+        kind = _KINDS.index(type(message))
         text = str(message)[:150] if self.world.is_traced else ""
         self.world.note("message", sender, receiver, kind, message.term, text=text)
         node.arrive(node.receive, self.city.names[sender], message)
@@ -139,7 +152,7 @@ class Cluster:
         """I13: every node's log, read from its disk, is the same, byte for byte."""
         first = self.nodes[0]
         last = first.log.last_index
-        told = [entry for entry in _read(first, last)]
+        told = _read(first, last)
         for node in self.nodes[1:]:
             check(node.log.last_index == last, f"I13 {node} ends elsewhere")
             for one, other in zip(told, _read(node, last), strict=True):
@@ -155,8 +168,8 @@ class Cluster:
             )
 
 
-def _read(node: Node, last: int) -> list:
-    entries = []
+def _read(node: Node, last: int) -> list[Entry]:
+    entries: list[Entry] = []
     while len(entries) < last:
         entries += node.log.entries(len(entries) + 1, last + 1, _ALL)
     return entries

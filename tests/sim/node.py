@@ -6,6 +6,7 @@ written here is the order in which the node's loops call them (`node/ordering_lo
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -273,10 +274,8 @@ class Node:
     def _save_in_part(self, save: Save) -> None:
         """The writer thread was in the middle of a save: it got as far as it got."""
         self.disk.calls_left = self.random.randrange(4)
-        try:
+        with suppress(PowerLoss, SyncFailedError):
             self.storage.save(self.log, save.hard_state, save.entries, save.must_sync)
-        except (PowerLoss, SyncFailedError):
-            pass
         self.disk.calls_left = None
 
     def lose_power(self) -> None:

@@ -6,6 +6,7 @@ time-outs everything that was accepted must be committed or visibly expired, a r
 transaction must get through, and all nodes must hold the same ledger, byte for byte.
 """
 
+import gc
 import traceback
 from dataclasses import dataclass, field
 from typing import Final
@@ -52,6 +53,8 @@ def run_seed(seed: int, *, is_traced: bool = False) -> Outcome:
     """Run one seed; a failure is told in the outcome, not raised."""
     outcome = Outcome(seed)
     world = World(seed, is_traced=is_traced)
+    is_collecting = gc.isenabled()
+    gc.disable()  # A seed is short; the collector's walks over all the others are not.
     with memory_installed():
         cluster = Cluster(world)
         clients = Clients(cluster)
@@ -63,6 +66,8 @@ def run_seed(seed: int, *, is_traced: bool = False) -> Outcome:
                 traceback.print_exc()
         except Exception as error:  # noqa: BLE001 - I10: whatever it is, the seed failed
             outcome.failure = "".join(traceback.format_exception(error)[-6:])
+    if is_collecting:
+        gc.enable()
     checkers = cluster.checkers
     outcome.acknowledged = len(checkers.acknowledged)
     outcome.reads = checkers.reads + checkers.session_reads

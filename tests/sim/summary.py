@@ -77,7 +77,7 @@ class Summary:
             f"faults that really struck ({len(self.struck)} kinds):\n{kinds}\n"
             f"{self.seeds} seeds, {self.counted} counted (not counted: {uncounted}), "
             f"{len(self.failed)} failed\n"
-            f"{self.acknowledged} acknowledged, {self.reads} reads checked, {self.expired} expired, "
-            f"{self.seconds:.0f} virtual seconds, {self.events} events\n"
+            f"{self.acknowledged} acknowledged, {self.reads} reads checked, "
+            f"{self.expired} expired, {self.seconds:.0f} virtual seconds, {self.events} events\n"
             f"{wall_s:.1f} s, {self.seeds / max(wall_s, 0.001):.1f} seeds/s"
         )
