@@ -108,8 +108,9 @@ class Checkers:
         durable = node.durable
         if isinstance(message, AppendAnswer):
             if not message.is_rejected:
+                # A newer term's leader may have replaced it meanwhile: then it was not committed.
                 check(
-                    message.index <= durable.last_index,
+                    durable.hard_state.term > message.term or message.index <= durable.last_index,
                     f"{node} answers for {message.index}, its disk ends at {durable.last_index}",
                 )
         elif isinstance(message, VoteAnswer):
@@ -144,6 +145,12 @@ class Checkers:
             committed_term = raft_log.term(self.commit)
             assert committed_term is not None
             self._commit_term = committed_term
+            if raw_node.is_leader:
+                # Raft section 5.4.2, figure 8: an older term's entry counts only with a newer one.
+                check(
+                    committed_term == raw_node.term,
+                    f"{node} commits {self.commit} of term {committed_term} by counting",
+                )
             keepers = {
                 voter: other.durable.term(self.commit) == self._commit_term
                 for voter, other in nodes.items()

@@ -24,14 +24,16 @@ def _pause_with_reads(storm: Storm) -> None:
         return
     for _ in range(3):
         storm.clients.read(node)
-    storm.later(storm.duration(0.005), lambda: node.pause() if node.is_up else None)
-    delay = storm.duration(1.5 * storm.cluster.election_time / SECOND)
+    node.is_pausing = True
+    delay = storm.cluster.election_time + storm.duration(storm.cluster.election_time / SECOND)
     for _ in range(4):
         storm.later(storm.random.randrange(delay), lambda: storm.clients.read(node))
 
     def wake() -> None:
-        storm.world.struck["reads across a pause"] += 1
-        node.resume()
+        node.is_pausing = False
+        if node.is_paused:
+            storm.world.struck["reads across a pause"] += 1
+            node.resume()
         storm.clients.read(node)
 
     storm.later(delay, wake)
@@ -142,6 +144,20 @@ def _inject_garbled(storm: Storm) -> None:
     clients.submit([city.good(number) for number in numbers])
 
 
+def _propose_carelessly(storm: Storm) -> None:
+    """A leader whose blocks hold what no block should: apply must drop it on every node alike."""
+    clients, city = storm.clients, storm.cluster.city
+    extras = [
+        city.forbidden(clients.next_number()),
+        city.short(clients.next_number(), 0),
+        city.garbled(clients.next_number(), storm.random),
+    ]
+    for node in storm.cluster.nodes:
+        if node.is_up:
+            node.door.mempool.be_careless([item.data for item in extras])
+    storm.struck()
+
+
 def _inject_forbidden(storm: Storm) -> None:
     clients, kind = storm.clients, storm.kind
     forbidden = [storm.cluster.city.forbidden(clients.next_number()) for _ in range(4)]
@@ -166,4 +182,5 @@ KINDS: Final[dict[str, Callable[[Storm], None]]] = {
     "expiring": _submit_short,
     "garbled copies": _inject_garbled,
     "unauthorised": _inject_forbidden,
+    "careless leader": _propose_carelessly,
 }

@@ -5,6 +5,7 @@ written here is the order in which the node's loops call them (`node/ordering_lo
 `node/apply_loop.py`, `node/reads.py`), with a crash possible at every point in between.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from p2pcity.raft.reads import ReadState
 from p2pcity.wire import block as block_wire
 from p2pcity.wire import raft as raft_wire
 from p2pcity.wire.limits import RULES_VERSION
-from p2pcity.wire.raft import Append, Entry, Message
+from p2pcity.wire.raft import Append, Entry, Heartbeat, Message
 from tests.sim.checkers import check
 from tests.sim.door import Door
 from tests.sim.files import MemoryDisk, PowerLoss
@@ -95,6 +96,7 @@ class Node:
         self.sync_delay = 0
         self.sync_delay_kind = ""
         self.sync_kind = ""
+        self.is_pausing = False
         self.refusals: list[str] = []
         self._held: list[tuple[int, Callable[..., None], tuple[Any, ...]]] = []
         self.saving: Save | None = None
@@ -152,12 +154,24 @@ class Node:
         self.is_paused = True
 
     def resume(self) -> None:
-        """As SIGCONT does: what waited comes in, at once and in order."""
+        """As SIGCONT does: what waited comes in at once, each sender's in order.
+
+        Which socket is read first is chance, so a read may overtake a peer's older message.
+        """
         self.is_paused = False
         held, self._held = self._held, []
         if held:
             self.world.struck["pause"] += 1
-        for life, function, arguments in held:
+        senders: dict[object, deque[tuple[int, Callable[..., None], tuple[Any, ...]]]] = {}
+        for number, call in enumerate(held):
+            sender = call[2][0] if call[1] == self.receive else number
+            senders.setdefault(sender, deque()).append(call)
+        queues = list(senders.values())
+        while queues:
+            at = self.random.randrange(len(queues))
+            life, function, arguments = queues[at].popleft()
+            if not queues[at]:
+                del queues[at]
             self._call(life, function, arguments)
 
     # -- start and stop ----------------------------------------------------------------------
@@ -261,8 +275,7 @@ class Node:
         if not self.is_up:
             return
         save, self.saving = self.saving, None
-        self.is_up = False
-        self.is_paused = False
+        self.is_up = self.is_paused = self.is_pausing = False
         self.life += 1
         self._held.clear()
         self.world.note("stop", self.number)
@@ -367,8 +380,16 @@ class Node:
         is_sent = cluster.network.send(
             RAFT, lane, self.number, number, lambda: cluster.deliver(self.number, number, message)
         )
+        if self.is_pausing and type(message) is Heartbeat:
+            # Stopped with a round under way: its answers wait with whatever comes later.
+            self.is_pausing = False
+            self.world.after(0, self._pause_in, self.life)
         if not is_sent and lane:
             self.raw_node.report_unreachable(receiver)
+
+    def _pause_in(self, life: int) -> None:
+        if life == self.life:
+            self.pause()
 
     def _note_leader(self) -> None:
         seen = (self.raw_node.term, self.raw_node.leader)
