@@ -112,12 +112,12 @@ class Clients:
         def answer(id_: bytes, state: str, height: int, hash_: bytes) -> None:
             self.world.after(self._latency(), self._answered, id_, state, height, hash_)
 
-        node.arrive(node.submit, items, answer)
+        node.arrive(node.desk.submit, items, answer)
         node.after(delay, self._wait_over, node, [item.sample.id for item in submissions])
 
     def _wait_over(self, node: Node, ids: list[bytes]) -> None:
         """The node stops waiting: it answers `pending` and keeps what has no end."""
-        for id_ in node.accept([id_ for id_ in ids if id_ not in self.ended]):
+        for id_ in node.desk.accept([id_ for id_ in ids if id_ not in self.ended]):
             self.kept.setdefault(id_, str(node))
 
     def _answered(self, id_: bytes, state: str, height: int, hash_: bytes) -> None:
@@ -150,7 +150,7 @@ class Clients:
                 node.arrive(self._gossip_one, node, peer, sample.data, told)
             else:
                 node.arrive(
-                    node.submit, [sample.data], lambda _id, state, _height, _hash: told(state)
+                    node.desk.submit, [sample.data], lambda _id, state, _height, _hash: told(state)
                 )
 
     @staticmethod

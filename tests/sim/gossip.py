@@ -80,7 +80,7 @@ class Gossip:
         if self._ticks % _ENTROPY_TICKS == 0:
             self._ask()
         if self._ticks % _EXPIRE_TICKS == 0:
-            self._node.expire()
+            self._node.desk.expire()
 
     def receive(self, sender: str, items: Sequence[bytes]) -> None:
         """A peer sends transactions."""

@@ -5,7 +5,6 @@ written here is the order in which the node's loops call them (`node/ordering_lo
 `node/apply_loop.py`, `node/reads.py`), with a crash possible at every point in between.
 """
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,11 +33,13 @@ from p2pcity.wire import raft as raft_wire
 from p2pcity.wire.limits import RULES_VERSION
 from p2pcity.wire.raft import Append, Entry, Heartbeat, Message
 from tests.sim.checkers import check
+from tests.sim.desk import Answer, Desk
 from tests.sim.door import Door
 from tests.sim.files import MemoryDisk, PowerLoss
 from tests.sim.gossip import Gossip
 from tests.sim.network import RAFT
 from tests.sim.reads import Reads
+from tests.sim.sockets import Call, as_read
 from tests.sim.storage import Durable, Storage
 from tests.sim.views import Views
 from tests.sim.world import START_MS
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
 _HELD_MAX = 5000
 _APPLY_BYTES_MAX = 256 * 1024
 _CODEC_EVERY = 32
-Answer = Callable[[bytes, str, int, bytes], None]
-"""Tells a client (id, state, height, block hash)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ class Node:
         self.sync_kind = ""
         self.is_pausing = False
         self.refusals: list[str] = []
-        self._held: list[tuple[int, Callable[..., None], tuple[Any, ...]]] = []
+        self._held: list[Call] = []
         self.saving: Save | None = None
 
     def __str__(self) -> str:
@@ -162,16 +161,7 @@ class Node:
         held, self._held = self._held, []
         if held:
             self.world.struck["pause"] += 1
-        senders: dict[object, deque[tuple[int, Callable[..., None], tuple[Any, ...]]]] = {}
-        for number, call in enumerate(held):
-            sender = call[2][0] if call[1] == self.receive else number
-            senders.setdefault(sender, deque()).append(call)
-        queues = list(senders.values())
-        while queues:
-            at = self.random.randrange(len(queues))
-            life, function, arguments = queues[at].popleft()
-            if not queues[at]:
-                del queues[at]
+        for life, function, arguments in as_read(held, self.receive, self.random):
             self._call(life, function, arguments)
 
     # -- start and stop ----------------------------------------------------------------------
@@ -238,6 +228,7 @@ class Node:
         self.saving = None
         self.reads = Reads(self)
         self.gossip = Gossip(self)
+        self.desk = Desk(self)
         self.gossip.offer_again(list(self.outbox.values()))
         self.after(self.random.randrange(settings.tick), self._tick)
         self.world.note("start", self.number, log.last_index)
@@ -465,47 +456,7 @@ class Node:
                 told.append((id_, answer, state, end.height or 0, block.hash))
         return told
 
-    # -- clients -----------------------------------------------------------------------------
-
-    def submit(self, items: Sequence[bytes], answer: Answer) -> None:
-        """A client brings transactions and waits until each of them ends."""
-        accepted = []
-        views = self.views
-        for verdict, carried in self.door.admit(items, None, self.now_ms):
-            id_ = verdict.id if carried is None else carried.transaction.id
-            if verdict.is_accepted and carried is not None:
-                accepted.append(carried)
-            elif id_ is None or verdict.reason not in ("duplicate", "known"):
-                state = "expired" if verdict.reason == "expired" else "rejected"
-                answer(id_ or b"", state, 0, b"")
-                continue
-            height = views.height_of(id_)  # type: ignore[arg-type]  # what is accepted has an id
-            if height is not None:
-                answer(id_ or b"", "committed", height, views.blocks[height - 1].block.hash)
-            elif id_ in self.door.mempool:
-                self.waiters.setdefault(id_ or b"", []).append(answer)
-            else:
-                answer(id_ or b"", "expired", 0, b"")
-        if accepted:
-            self.gossip.offer(accepted)
-            self._turn()
-
-    def accept(self, ids: Sequence[bytes]) -> list[bytes]:
-        """The client goes away: from here on this node's disk answers for what still waits."""
-        kept = []
-        for id_ in ids:
-            carried = self.door.mempool.get(id_)
-            if carried is not None:
-                self.outbox[id_] = carried.data
-                kept.append(id_)
-        return kept
-
-    def expire(self) -> None:
-        """Drop what expired from the mempool."""
-        for id_ in self.door.mempool.expire(self.now_ms):
-            self.outbox.pop(id_, None)
-            for answer in self.waiters.pop(id_, ()):
-                answer(id_, "expired", 0, b"")
+    # -- reads -------------------------------------------------------------------------------
 
     def _answer_reads(self, states: Sequence[ReadState], dropped: Sequence[bytes]) -> None:
         self.reads.answer(states, dropped)
