@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.recording import Recorder
+
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Write results of long tests down when asked to."""
+    if os.environ.get("P2PCITY_RECORD"):
+        config.pluginmanager.register(Recorder(), "recorder")
 
 
 def _outside(variable: str, default: str) -> Path:
