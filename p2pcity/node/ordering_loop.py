@@ -24,6 +24,8 @@ _logger = structlog.get_logger("p2pcity.node.ordering")
 
 Lane = Literal["control", "bulk"]
 Send = Callable[[str, Lane, bytes], bool]
+# A disk that stands still for so many election time-outs: the core is left alone until it answers.
+_DEAF_ELECTIONS = 10
 
 
 class OrderingLoop:
@@ -64,6 +66,9 @@ class OrderingLoop:
         self._raft_log = raft_log
         self._writer = writer
         self._tick_s = tick_s
+        self._election_s = config.election_ticks * tick_s
+        self._save_began_s: float | None = None
+        self._is_hang_told = False
         self._now_ms = now_ms
         self._on_leader = on_leader
         self._transport_send = send
@@ -83,6 +88,23 @@ class OrderingLoop:
         """The peer id of the leader this node knows of."""
         return self.raw_node.leader
 
+    @property
+    def hang_s(self) -> float:
+        """How long the disk has kept the present save waiting, in s; 0 below an election time-out.
+
+        Meanwhile this node sends nothing, no heartbeat either: as a leader it loses its followers,
+        as any node it votes for nobody and acknowledges nothing.
+        """
+        if self._save_began_s is None:
+            return 0.0
+        lasts_s = trio.current_time() - self._save_began_s
+        return lasts_s if lasts_s > self._election_s else 0.0
+
+    @property
+    def _is_deaf(self) -> bool:
+        # What the core would say waits for the disk: without an end to it, it would pile up.
+        return self.hang_s > _DEAF_ELECTIONS * self._election_s
+
     async def wait_leader(self, peer: str) -> None:
         """Return when `peer` leads, as far as this node knows."""
         while self.raw_node.leader != peer:
@@ -98,8 +120,9 @@ class OrderingLoop:
                 return True
             _logger.warning("raft_message_malformed", peer=sender, reason=error.reason)
             return False
-        self.raw_node.step(sender, message)
-        self.wake()
+        if not self._is_deaf:
+            self.raw_node.step(sender, message)
+            self.wake()
         return True
 
     async def run(self) -> None:
@@ -128,7 +151,20 @@ class OrderingLoop:
             # Nothing to wait for, but other tasks get their turn.
             await trio.lowlevel.checkpoint()
             return
-        await self._writer.run(self._raft_log.save, save.hard_state, save.entries, save.must_sync)
+        self._save_began_s = trio.current_time()
+        try:
+            await self._writer.run(
+                self._raft_log.save, save.hard_state, save.entries, save.must_sync
+            )
+        finally:
+            self._note_save_end()
+
+    def _note_save_end(self) -> None:
+        assert self._save_began_s is not None, "a save that ends has begun"
+        if self._is_hang_told:
+            lasted_ms = round((trio.current_time() - self._save_began_s) * 1000)
+            _logger.warning("disk_answers", duration_ms=lasted_ms)
+        self._save_began_s, self._is_hang_told = None, False
 
     async def _tick(self) -> None:
         # One tick a turn, however long the process was stopped: a burst of ticks after a pause
@@ -136,8 +172,12 @@ class OrderingLoop:
         while True:
             await trio.sleep(self._tick_s)
             self.last_tick_s = trio.current_time()
-            self.raw_node.tick()
-            self.wake()
+            if self.hang_s and not self._is_hang_told:
+                self._is_hang_told = True
+                _logger.warning("disk_hangs", reason="a write to the segment log does not end")
+            if not self._is_deaf:
+                self.raw_node.tick()
+                self.wake()
 
     def _send(self, receiver: str, message: Message) -> None:
         data = raft_wire.encode(message)

@@ -75,6 +75,11 @@ class Status:
         lag = self._lag_blocks()
         if lag > LAG_BLOCKS_MAX:
             reasons.append(f"{lag} blocks behind the others")
+        if hang_s := self._ordering.hang_s:
+            reasons.append(
+                f"the disk has not finished a write to the segment log for {hang_s:.1f} s: "
+                "this node neither votes nor acknowledges until it does"
+            )
         if self._apply.alarm:
             reasons.append(self._apply.alarm)
         if self.is_disk_low():

@@ -77,6 +77,7 @@ def test_the_leader_is_killed_20_times_in_a_row(tmp_path: Path) -> None:
     check_leader_kills(tmp_path, max(LONG_ROUNDS, ROUNDS))
 
 
+@pytest.mark.scenario("A16", tier="P")
 def test_all_three_are_killed_at_once(tmp_path: Path) -> None:
     with running_network(tmp_path) as network:
         with Load(network) as load:
@@ -92,6 +93,7 @@ def test_all_three_are_killed_at_once(tmp_path: Path) -> None:
         verify(network, load.acknowledged.values())
 
 
+@pytest.mark.scenario("A15", tier="P")
 @pytest.mark.long
 def test_a_storm_of_restarts(tmp_path: Path) -> None:
     """One or two nodes at a time are killed and started again at once, for a minute."""
@@ -176,6 +178,7 @@ def test_accepted_while_it_was_cut_off(tmp_path: Path) -> None:
         check_all_are_ordered(network, [*gone, *still])
 
 
+@pytest.mark.scenario("A17", tier="P")
 def test_a_leader_that_is_told_to_stop_hands_over(tmp_path: Path) -> None:
     with running_network(tmp_path) as network:
         with Load(network) as load:

@@ -177,6 +177,7 @@ def test_the_copy_is_sound_until_it_is_damaged(past: Past, data: Path) -> None:
     assert report["tree_size"] == len(past.told)
 
 
+@pytest.mark.scenario("A7", tier="P")
 def test_acknowledged_entries_cut_off_are_missed(past: Past, data: Path) -> None:
     file = last_file(data / "log")
     first = committed_blocks(file)[-3]
@@ -186,6 +187,7 @@ def test_acknowledged_entries_cut_off_are_missed(past: Past, data: Path) -> None
     assert check(past, data, 5)["findings"][0]["index"] == first.index
 
 
+@pytest.mark.scenario("A7", tier="P")
 def test_a_damaged_outbox(past: Past, data: Path) -> None:
     (data / "outbox.db").write_bytes(b"garbage" * 5_000)
     for name in ("outbox.db-wal", "outbox.db-shm"):
@@ -195,6 +197,7 @@ def test_a_damaged_outbox(past: Past, data: Path) -> None:
     assert f"move {data}/outbox.db away" in said["remedy"]
 
 
+@pytest.mark.scenario("A9", tier="P")
 def test_another_nodes_key(past: Past, data: Path, tmp_path: Path) -> None:
     keys = {"genesis": past.network.node("node2").config.node.key, "none": tmp_path / "node.key"}
     keys["none"].write_bytes(PrivateKey.generate().to_pem())
@@ -207,6 +210,7 @@ def test_another_nodes_key(past: Past, data: Path, tmp_path: Path) -> None:
     assert "is not in the genesis" in reasons["none"]
 
 
+@pytest.mark.scenario("A9", tier="P")
 def test_a_directory_of_another_node(past: Past) -> None:
     said = run_refuses(past, past.network.node("node2").config.node.data_dir, 2)
     assert "belongs to peer id" in said["reason"]
@@ -279,6 +283,7 @@ HARMLESS: Final[list[tuple[Callable[[Path], None], str]]] = [
 ]
 
 
+@pytest.mark.scenario("A4", "A7", tier="P")
 def test_what_can_be_mended_is(tmp_path: Path) -> None:
     """Killed, damaged and started again, once for each damage, while the others go on."""
     with running_network(tmp_path) as network:
@@ -325,6 +330,7 @@ def test_a_damaged_row_that_only_a_client_meets(tmp_path: Path) -> None:
         verify(network, load.acknowledged.values())
 
 
+@pytest.mark.scenario("A9", tier="P")
 def test_a_second_start_is_refused(tmp_path: Path) -> None:
     with running_network(tmp_path, start=[NODE]) as network:
         wait_serving(network, NODE)

@@ -184,15 +184,18 @@ def check_leader_pauses(tmp_path: Path, cycles: int, pause_s: float) -> None:
         verify(network, load.acknowledged.values())
 
 
+@pytest.mark.scenario("B3", tier="P")
 def test_a_leader_sleeps_and_serves_nothing_stale(tmp_path: Path) -> None:
     check_leader_pauses(tmp_path, 2, 3.0)
 
 
+@pytest.mark.scenario("B3", tier="P")
 @pytest.mark.long
 def test_a_leader_sleeps_for_30_s(tmp_path: Path) -> None:
     check_leader_pauses(tmp_path, 1, 30.0)
 
 
+@pytest.mark.scenario("B3", tier="P")
 @pytest.mark.long
 def test_leaders_sleep_again_and_again(tmp_path: Path) -> None:
     check_leader_pauses(tmp_path, 30, 1.5)

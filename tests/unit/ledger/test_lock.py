@@ -9,6 +9,7 @@ from p2pcity.errors import ConfigError, LockedError
 from p2pcity.ledger.lock import DataLock
 
 
+@pytest.mark.scenario("A9", tier="U")
 def test_the_second_holder_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
     with DataLock(tmp_path, "peer-a"):
         for peer in ("peer-a", "peer-b"):

@@ -110,6 +110,7 @@ def last_mark_offset(path: Path) -> int:
     return path.stat().st_size - records.MARK_RECORD_BYTES
 
 
+@pytest.mark.scenario("A4", tier="U")
 def test_one_flipped_bit_anywhere_below_the_last_mark_is_refused(
     written: Path, tmp_path: Path
 ) -> None:
@@ -177,6 +178,7 @@ def test_a_bit_in_the_last_mark_changes_no_entry(written: Path, tmp_path: Path) 
         log.close()
 
 
+@pytest.mark.scenario("A4", tier="U")
 def test_a_tail_torn_at_any_byte_is_cut_and_the_log_goes_on(directory: Path) -> None:
     log = create(directory)
     log.save(HardState(1, None, 0), [make_entry(1)], True)
