@@ -9,7 +9,8 @@ One thread writes; readers have connections of their own (`open_reader`).
 """
 
 import contextlib
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -124,9 +125,14 @@ class ViewsStore:
         """What the views show, with the counts of events and dropped transactions."""
         return self._meta
 
-    def open_reader(self, timeout_s: float = 5.0) -> ViewsReader:
-        """Open a read-only connection on these views; the caller closes it."""
-        return ViewsReader(self._path, self._raft_log, timeout_s=timeout_s)
+    def open_reader(
+        self, timeout_s: float = 5.0, *, clock: Callable[[], float] = time.monotonic
+    ) -> ViewsReader:
+        """Open a read-only connection on these views; the caller closes it.
+
+        `clock` (s) says when a query takes longer than `timeout_s`.
+        """
+        return ViewsReader(self._path, self._raft_log, clock=clock, timeout_s=timeout_s)
 
     def apply_blocks(
         self, entries: Sequence[CommittedEntry], lookup: Lookup = lambda digest: None

@@ -24,7 +24,7 @@ from p2pcity.node.config import Config
 from p2pcity.node.forwarding import Forwarding
 from p2pcity.node.gossiping import Gossiping
 from p2pcity.node.identity import Identity
-from p2pcity.node.intake import Intake
+from p2pcity.node.intake import Intake, RunInThread
 from p2pcity.node.logs import RateLimit
 from p2pcity.node.opening import Stores
 from p2pcity.node.ordering_loop import OrderingLoop
@@ -90,12 +90,17 @@ class Parts:
         now_ms: Callable[[], int],
         *,
         make_network: Callable[..., Network] = Network,
+        run_in_thread: RunInThread = trio.to_thread.run_sync,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
+        """Take what the node is made of: the network, the threads that verify, and chance."""
         self.config = config
         self.identity = identity
         self.stores = stores
         self.now_ms = now_ms
         self._network_maker = make_network
+        self._run_in_thread = run_in_thread
+        self._random_bytes = random_bytes
         self.directory = DataDirectory(config.node.data_dir)
         self.state = stores.views.state
         self.mempool = Mempool(
@@ -144,6 +149,7 @@ class Parts:
             now_ms=self.now_ms,
             on_admitted=self._on_admitted,
             on_rejected=self._on_rejected,
+            run_in_thread=self._run_in_thread,
         )
         self.apply = ApplyLoop(
             raft_log=self.stores.raft_log,
@@ -208,7 +214,7 @@ class Parts:
             on_committed=self._on_committed,
             on_reads=lambda states, dropped: self.reads.answer(states, dropped),
             on_leader=lambda: self.forwarding.leader_changed(),
-            rng=random.Random(secrets.randbits(64)),
+            rng=random.Random(self._random_bytes(8)),
         )
         self.reads = Reads(
             self.ordering.raw_node,
@@ -233,7 +239,7 @@ class Parts:
             intake=self.intake,
             is_known=self.view.is_known,
             block_bytes=lambda height: self.reading.block_bytes(height),
-            session=secrets.token_bytes(16),
+            session=self._random_bytes(16),
         )
 
         self.peer_status = PeerStatus(
@@ -258,7 +264,7 @@ class Parts:
         signer = None
         if identity.author is not None:
             signer = Signer(
-                identity.author, identity.genesis.network, secrets.token_bytes, self.now_ms
+                identity.author, identity.genesis.network, self._random_bytes, self.now_ms
             )
         self.submitting = Submitting(
             intake=self.intake,

@@ -5,9 +5,10 @@ in worker threads when there are many, the rules that depend on state on the loo
 the mempool. What is admitted is told to `on_admitted` once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import trio
 
@@ -18,6 +19,9 @@ from p2pcity.errors import DecodeError, MempoolFull
 from p2pcity.mempool.mempool import Mempool
 from p2pcity.wire import transaction as transaction_wire
 from p2pcity.wire.transaction import Carried
+
+RunInThread = Callable[..., Awaitable[Any]]
+"""What runs a function in a worker thread under a `limiter`, as `trio.to_thread.run_sync` does."""
 
 # Up to this many are examined on the loop: a hop to a thread costs more than they do.
 _INLINE_MAX = 2
@@ -52,6 +56,7 @@ class Intake:
         on_admitted: Callable[[Sequence[Carried], str | None], None],
         on_rejected: Callable[[str, str | None], None],
         threads: int = 2,
+        run_in_thread: RunInThread = trio.to_thread.run_sync,
     ) -> None:
         self._admission = admission
         self._mempool = mempool
@@ -61,6 +66,7 @@ class Intake:
         self._on_admitted = on_admitted
         self._on_rejected = on_rejected
         self._limiter = trio.CapacityLimiter(threads)
+        self._run_in_thread = run_in_thread
         self.verdicts: dict[tuple[str, str], int] = {}
 
     async def admit(self, items: Sequence[bytes], peer: str | None) -> list[Admitted]:
@@ -109,9 +115,8 @@ class Intake:
 
         async def examine_chunk(number: int) -> None:
             chunk = items[number * _CHUNK : (number + 1) * _CHUNK]
-            results[number] = await trio.to_thread.run_sync(
-                partial(examine_all, self._network, chunk), limiter=self._limiter
-            )
+            examine = partial(examine_all, self._network, chunk)
+            results[number] = await self._run_in_thread(examine, limiter=self._limiter)
 
         async with trio.open_nursery() as nursery:
             for number in range(len(results)):

@@ -1,11 +1,13 @@
 """Opens a data directory for the daemon, in the order that the ledger's promises need."""
 
+import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
-import trio
 
 from p2pcity.errors import ConfigError, CorruptionError
 from p2pcity.ledger import views_store
@@ -19,6 +21,9 @@ from p2pcity.ledger.writer import WriterThread
 from p2pcity.wire.genesis import Genesis
 
 _logger = structlog.get_logger("p2pcity.node.opening")
+
+# The threads of a data directory, and how many calls each may have waiting.
+_THREADS = (("log", 64), ("outbox", 64), ("views", 64), ("reader", 256))
 
 
 @dataclass(slots=True)
@@ -58,19 +63,30 @@ async def open_stores(
     peer_id: str,
     incarnation: bytes,
     has_damaged_views: bool = False,
+    make_writer: Callable[[str, int], WriterThread] = WriterThread,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Stores:
     """Lock the directory, recover the segment log, open the outbox and the views.
 
     `incarnation` is what the genesis says of this node; another one on disk means that the
     directory is not the one that the network knows. Views that were found damaged
-    (`has_damaged_views`) are begun anew. Raises LockedError, CorruptionError, ConfigError. The
-    views are not yet caught up: the apply loop does that.
+    (`has_damaged_views`) are begun anew. Each file is opened in the thread that writes it,
+    made by `make_writer` of a name and the calls that may wait; `clock` (s) times syncs and
+    queries. Raises LockedError, CorruptionError, ConfigError. The views are not yet caught up:
+    the apply loop does that.
     """
     directory = open_directory(path)
     lock = DataLock(path, peer_id)
     lock.acquire()
-    try:
-        raft_log = await trio.to_thread.run_sync(SegmentLog.open, directory.log)
+    async with AsyncExitStack() as stack:
+        # Whatever goes wrong, the directory is free for the next start.
+        stack.callback(lock.release)
+        log_writer, outbox_writer, views_writer, reader_thread = (
+            make_writer(name, calls_max) for name, calls_max in _THREADS
+        )
+        for thread in (log_writer, outbox_writer, views_writer, reader_thread):
+            stack.push_async_callback(thread.close)
+        raft_log = await log_writer.run(partial(SegmentLog.open, directory.log, clock=clock))
         if raft_log.incarnation != incarnation:
             raise ConfigError(
                 f"{path}: this log has incarnation {raft_log.incarnation.hex()}, "
@@ -80,25 +96,24 @@ async def open_stores(
         raft_log.bind_network(genesis.network)
         if raft_log.recovery is not None:
             _logger.warning("log_tail_cut", reason=str(raft_log.recovery))
-        outbox = await trio.to_thread.run_sync(Outbox.open, directory.outbox)
+        outbox = await outbox_writer.run(Outbox.open, directory.outbox)
         if has_damaged_views:
             views_store.delete(directory.views)
-        views = await trio.to_thread.run_sync(_open_views, directory, genesis, raft_log)
-    except BaseException:  # whatever it is, the directory is free for the next start
-        lock.release()
-        raise
+        views = await views_writer.run(_open_views, directory, genesis, raft_log)
+        # From here on `Stores.close` closes them.
+        stack.pop_all()
     return Stores(
         lock,
         raft_log,
         outbox,
         views,
-        WriterThread("log", 64),
-        WriterThread("outbox", 64),
-        WriterThread("views", 64),
-        views.open_reader(),
-        WriterThread("reader", 256),
+        log_writer,
+        outbox_writer,
+        views_writer,
+        views.open_reader(clock=clock),
+        reader_thread,
         # The event loop's own look at the index of ids: one short look-up a transaction.
-        views.open_reader(),
+        views.open_reader(clock=clock),
     )
 
 
