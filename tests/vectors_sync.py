@@ -5,6 +5,7 @@ from typing import Any
 
 from p2pcity.wire import cbor, forward, sync
 from p2pcity.wire.forward import ForwardResult
+from p2pcity.wire.raft import Entry
 from tests.vector_case import Case, Outcome, collect, compare, judge
 from tests.vectors_event import FULL, MINIMAL
 from tests.vectors_transaction import make
@@ -77,6 +78,7 @@ def _cases() -> Iterator[Case]:
         ("fetch", sync.Fetch(IDS)),
         ("status", sync.StatusQuery()),
         ("block", sync.BlockQuery(42)),
+        ("entries", sync.EntriesQuery(7)),
     )
     for name, request in requests:
         yield _case(name, "request", sync.encode(request), "A question.")
@@ -88,6 +90,8 @@ def _cases() -> Iterator[Case]:
         ("status-answer", status),
         ("block-answer", sync.BlockAnswer(42, b"\x83")),
         ("block-answer-none", sync.BlockAnswer(42, None)),
+        ("entries-answer", sync.EntriesAnswer(7, 3, 8, (Entry(2, 7), Entry(3, 8, b"\x83")))),
+        ("entries-answer-none", sync.EntriesAnswer(7, 3, 6, ())),
     )
     for name, answer in answers:
         yield _case(name, "answer", sync.encode(answer), "An answer.")
@@ -125,6 +129,14 @@ def _broken(asked: bytes) -> Iterator[Case]:
     forwarded = cbor.encode([b""] * 4097)
     yield _case("forward-4097", "forward", forwarded, "At most 4,096.", "malformed")
     yield _case("forward-too-large", "forward", bytes(1024 * 1024 + 1), "Above 1 MiB.", "size")
+    told = {"kind": "entries-answer", "index": 1, "term": 1, "commit": 1, "entries": [[1, b""]]}
+    for name, value in (
+        ("entries-1001", {**told, "entries": [[1, b""]] * 1001}),
+        ("entries-triple", {**told, "entries": [[1, 1, b""]]}),
+        ("entries-term-text", {**told, "entries": [["1", b""]]}),
+        ("entries-commit-missing", {key: told[key] for key in told if key != "commit"}),
+    ):
+        yield _case(name, "answer", cbor.encode(value), "No such answer.", "malformed")
     yield _case(
         "answer-ids-1001",
         "answer",

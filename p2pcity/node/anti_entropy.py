@@ -12,7 +12,16 @@ from p2pcity.node.intake import Intake
 from p2pcity.sync.pending import PendingSync
 from p2pcity.wire import sync as sync_wire
 from p2pcity.wire.limits import SYNC_IDS_MAX
-from p2pcity.wire.sync import BlockAnswer, BlockQuery, Fetch, Fetched, PendingAnswer, PendingQuery
+from p2pcity.wire.sync import (
+    BlockAnswer,
+    BlockQuery,
+    EntriesAnswer,
+    EntriesQuery,
+    Fetch,
+    Fetched,
+    PendingAnswer,
+    PendingQuery,
+)
 
 _FETCH_BYTES_MAX = 1024 * 1024
 _DEADLINE_S = 5.0
@@ -33,6 +42,7 @@ class AntiEntropy:
         intake: Intake,
         is_known: Callable[[bytes], bool],
         block_bytes: Callable[[int], Awaitable[bytes | None]],
+        entries: Callable[[EntriesQuery], Awaitable[EntriesAnswer]],
         session: bytes,
         period_s: float = 1.0,
     ) -> None:
@@ -41,6 +51,7 @@ class AntiEntropy:
         self._intake = intake
         self._is_known = is_known
         self._block_bytes = block_bytes
+        self._entries = entries
         self._session = session
         self._period_s = period_s
         self._sync = PendingSync()
@@ -117,6 +128,8 @@ class AntiEntropy:
         if isinstance(question, BlockQuery):
             block = await self._block_bytes(question.height)
             return sync_wire.encode(BlockAnswer(height=question.height, data=block))
+        if isinstance(question, EntriesQuery):
+            return sync_wire.encode(await self._entries(question))
         raise DecodeError("not a question of anti-entropy", reason="malformed")
 
     def _collect(self, ids: Sequence[bytes]) -> list[bytes]:

@@ -12,15 +12,15 @@ import trio
 from p2pcity import __version__
 from p2pcity.admission.admission import Admission, AdmissionConfig
 from p2pcity.city.membership import State
-from p2pcity.errors import DecodeError
+from p2pcity.errors import CorruptionError, DecodeError
 from p2pcity.ledger.data_directory import DataDirectory
-from p2pcity.ledger.views_reader import ViewsDamaged
 from p2pcity.mempool.mempool import Mempool, MempoolConfig
 from p2pcity.net.config import NetConfig
 from p2pcity.net.network import Handlers, Network
 from p2pcity.node.anti_entropy import AntiEntropy
 from p2pcity.node.apply_loop import ApplyLoop, ended_ids, settled
 from p2pcity.node.config import Config
+from p2pcity.node.entry_serving import EntryServing
 from p2pcity.node.forwarding import Forwarding
 from p2pcity.node.gossiping import Gossiping
 from p2pcity.node.identity import Identity
@@ -116,7 +116,7 @@ class Parts:
         self._same_log: set[str] = set()
         self._reject_lines = RateLimit(_REJECT_LOG_PERIOD_S)
         self._is_joined = False
-        self._damage: ViewsDamaged | None = None
+        self._damage: CorruptionError | None = None
         self._is_damaged = trio.Event()
         self._make_intake()
 
@@ -233,12 +233,18 @@ class Parts:
             reoffer_s=_REOFFER_S,
         )
         self.gossiping = Gossiping(network=self.network, intake=self.intake)
+        self.entry_serving = EntryServing(
+            raft_log=self.stores.raft_log,
+            thread=self.stores.reader_thread,
+            on_damage=self._on_damage,
+        )
         self.anti_entropy = AntiEntropy(
             network=self.network,
             mempool=self.mempool,
             intake=self.intake,
             is_known=self.view.is_known,
             block_bytes=lambda height: self.reading.block_bytes(height),
+            entries=self.entry_serving.answer,
             session=self._random_bytes(16),
         )
 
@@ -432,12 +438,12 @@ class Parts:
         self.reads.applied()
         self.ordering.wake()
 
-    def _on_damage(self, damage: ViewsDamaged) -> None:
+    def _on_damage(self, damage: CorruptionError) -> None:
         self._damage = damage
         self._is_damaged.set()
 
     async def wait_damage(self) -> None:
-        """Raise ViewsDamaged once a client's question met damaged views; it got no answer."""
+        """Raise what is damaged once somebody's question met it; it got no answer."""
         await self._is_damaged.wait()
         assert self._damage is not None
         raise self._damage

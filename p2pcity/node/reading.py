@@ -18,8 +18,9 @@ from p2pcity.api.service import (
     TransactionStatus,
 )
 from p2pcity.city.membership import State
+from p2pcity.errors import CorruptionError
 from p2pcity.ledger.outbox import Outbox
-from p2pcity.ledger.views_reader import LedgerEvent, ViewsDamaged, ViewsReader
+from p2pcity.ledger.views_reader import LedgerEvent, ViewsReader
 from p2pcity.ledger.views_store import ViewsStore
 from p2pcity.ledger.writer import WriterThread
 from p2pcity.mempool.mempool import Mempool
@@ -54,7 +55,7 @@ class Reading:
         mempool: Mempool,
         reads: Reads,
         is_in_outbox: Callable[[bytes], bool],
-        on_damage: Callable[[ViewsDamaged], None],
+        on_damage: Callable[[CorruptionError], None],
     ) -> None:
         self._genesis = genesis
         self._state = state
@@ -76,7 +77,7 @@ class Reading:
         """Call a reader in its thread; damage that it meets ends more than this one answer."""
         try:
             return await self._thread.run(function, *arguments)
-        except ViewsDamaged as damage:
+        except CorruptionError as damage:
             self._on_damage(damage)
             raise
 

@@ -1,4 +1,4 @@
-"""Questions and answers between peers: anti-entropy, blocks and status.
+"""Questions and answers between peers: anti-entropy, entries, blocks and status.
 
 Each is a CBOR map with a `kind` (cddl/sync.cddl). Unknown fields are ignored and unknown
 kinds are errors, so that a later release can add to both. `decode_request` and
@@ -13,6 +13,7 @@ from p2pcity.wire import cbor
 from p2pcity.wire.fields import (
     TIME_MS_MAX,
     UINT64_MAX,
+    read_array,
     read_byte_strings,
     read_bytes,
     read_map,
@@ -20,11 +21,14 @@ from p2pcity.wire.fields import (
     read_uint,
 )
 from p2pcity.wire.limits import BLOCK_BYTES_MAX, SYNC_IDS_MAX, TRANSACTION_BYTES_MAX
+from p2pcity.wire.raft import Entry
 
 SESSION_BYTES: Final = 16
 ID_BYTES: Final = 32
 FETCHED_BYTES_MAX: Final = BLOCK_BYTES_MAX
 """An answer to Fetch carries at most so many bytes of transactions; the asker asks again."""
+ENTRIES_MAX: Final = SYNC_IDS_MAX
+"""Entries in one answer, whatever their bytes; their payloads have at most BLOCK_BYTES_MAX."""
 SYNC_BYTES_MAX: Final = BLOCK_BYTES_MAX + 16 * 1024
 NO_SESSION: Final = bytes(SESSION_BYTES)
 
@@ -103,8 +107,29 @@ class BlockAnswer:
     data: bytes | None
 
 
-Request = PendingQuery | Fetch | StatusQuery | BlockQuery
-Answer = PendingAnswer | Fetched | StatusAnswer | BlockAnswer
+@dataclass(frozen=True, slots=True)
+class EntriesQuery:
+    """Send me the entries of your raft_log from `index` on."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class EntriesAnswer:
+    """Entries from `index` on, without gaps, as this node has them on its disk; none if it can't.
+
+    Those up to `commit` are committed, as this node knows in its `term`. What lies above is
+    only what it was sent.
+    """
+
+    index: int
+    term: int
+    commit: int
+    entries: tuple[Entry, ...]
+
+
+Request = PendingQuery | Fetch | StatusQuery | BlockQuery | EntriesQuery
+Answer = PendingAnswer | Fetched | StatusAnswer | BlockAnswer | EntriesAnswer
 
 
 def encode(message: Request | Answer) -> bytes:
@@ -127,6 +152,8 @@ def decode_request(data: bytes) -> Request:
         return StatusQuery()
     if kind == "block":
         return BlockQuery(read_uint(fields.get("height"), "height"))
+    if kind == "entries":
+        return EntriesQuery(read_uint(fields.get("index"), "index"))
     raise DecodeError("a question of an unknown kind")
 
 
@@ -157,6 +184,8 @@ def decode_answer(data: bytes) -> Answer:
         block = fields.get("block")
         height = read_uint(fields.get("height"), "height")
         return BlockAnswer(height, None if block is None else read_bytes(block, "block"))
+    if kind == "entries-answer":
+        return _read_entries_answer(fields)
     raise DecodeError("an answer of an unknown kind")
 
 
@@ -176,6 +205,16 @@ def _value(message: Request | Answer) -> dict[str, object]:
             return {"kind": "block", "height": height}
         case BlockAnswer(height, data):
             return {"kind": "block-answer", "height": height, "block": data}
+        case EntriesQuery(index):
+            return {"kind": "entries", "index": index}
+        case EntriesAnswer(index, term, commit, entries):
+            return {
+                "kind": "entries-answer",
+                "index": index,
+                "term": term,
+                "commit": commit,
+                "entries": [[entry.term, entry.payload] for entry in entries],
+            }
         case StatusAnswer():
             return {
                 "kind": "status-answer",
@@ -208,6 +247,23 @@ def _read_fetched(fields: dict[object, object]) -> Fetched:
     if any(len(item) > TRANSACTION_BYTES_MAX for item in carried):
         raise DecodeError("a transaction of the answer is too large", reason="size")
     return Fetched(tuple(carried))
+
+
+def _read_entries_answer(fields: dict[object, object]) -> EntriesAnswer:
+    first = read_uint(fields.get("index"), "index")
+    entries: list[Entry] = []
+    items = read_array(fields.get("entries"), "the entries", length_max=ENTRIES_MAX)
+    for at, item in enumerate(items):
+        term, payload = read_array(item, "an entry", 2)
+        entries.append(
+            Entry(read_uint(term, "an entry's term"), first + at, read_bytes(payload, "a payload"))
+        )
+    return EntriesAnswer(
+        first,
+        read_uint(fields.get("term"), "term"),
+        read_uint(fields.get("commit"), "commit"),
+        tuple(entries),
+    )
 
 
 def _read_word(value: object, name: str) -> str:

@@ -17,6 +17,8 @@ from p2pcity.wire.sync import (
     SYNC_BYTES_MAX,
     BlockAnswer,
     BlockQuery,
+    EntriesAnswer,
+    EntriesQuery,
     Fetch,
     Fetched,
     PendingAnswer,
@@ -32,6 +34,10 @@ pytestmark = pytest.mark.usefixtures("no_threads")
 
 async def block_bytes(height: int) -> bytes | None:
     return b"block" if height == 1 else None
+
+
+async def no_entries(question: EntriesQuery) -> EntriesAnswer:
+    return EntriesAnswer(question.index, 1, 0, ())
 
 
 class Peer(Door):
@@ -54,6 +60,7 @@ class Peer(Door):
             intake=self.intake,
             is_known=self.state.is_known,
             block_bytes=block_bytes,
+            entries=no_entries,
             session=self.name.encode().ljust(16, b"."),
         )
 

@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from p2pcity.city.membership import State
+from p2pcity.errors import CorruptionError
 from p2pcity.ledger.outbox import Outbox
-from p2pcity.ledger.views_reader import ViewsDamaged
 from p2pcity.ledger.writer import WriterThread
 from p2pcity.node.reading import Reading
 from p2pcity.node.reads import Reads
@@ -44,7 +44,7 @@ class Case(Door):
         self.outbox = Outbox.open(directory / "outbox.db", clock_ms=lambda: NOW_MS)
         self.in_outbox: set[bytes] = set()
         self.thread = Thread()
-        self.damage: list[ViewsDamaged] = []
+        self.damage: list[CorruptionError] = []
         self.reader = self.views.open_reader()
         self.reading = Reading(
             genesis=self.chain.genesis,
@@ -114,8 +114,8 @@ async def test_a_visible_end_stays_visible(case: Case) -> None:
 
 
 async def test_damage_that_a_client_meets_is_told_to_the_node(case: Case) -> None:
-    case.thread.error = ViewsDamaged("a page")
-    with pytest.raises(ViewsDamaged):
+    case.thread.error = CorruptionError("a page")
+    with pytest.raises(CorruptionError):
         await case.status(case.chain.carried())
     assert len(case.damage) == 1
 

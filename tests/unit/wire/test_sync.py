@@ -3,6 +3,7 @@
 import pytest
 
 from p2pcity.wire import sync
+from p2pcity.wire.raft import Entry
 
 
 @pytest.mark.parametrize(
@@ -12,6 +13,7 @@ from p2pcity.wire import sync
         sync.Fetch((bytes(32),)),
         sync.StatusQuery(),
         sync.BlockQuery(7),
+        sync.EntriesQuery(7),
     ],
 )
 def test_requests_come_back(message: sync.Request) -> None:
@@ -26,6 +28,8 @@ def test_requests_come_back(message: sync.Request) -> None:
         sync.StatusAnswer(1, bytes(32), 2, 3, 4, "leader", "0.1.0", 5, 6),
         sync.BlockAnswer(7, b"block"),
         sync.BlockAnswer(7, None),
+        sync.EntriesAnswer(7, 2, 9, (Entry(1, 7, b"block"), Entry(2, 8))),
+        sync.EntriesAnswer(7, 2, 6, ()),
     ],
 )
 def test_answers_come_back(message: sync.Answer) -> None:

@@ -1,0 +1,68 @@
+"""Serves entries of the raft_log to peers: from disk, in a thread, and no faster than it may."""
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from p2pcity.errors import CorruptionError, Unavailable
+from p2pcity.ledger.segment_log import SegmentLog
+from p2pcity.ledger.writer import WriterThread
+from p2pcity.wire.limits import BLOCK_BYTES_MAX
+from p2pcity.wire.raft import Entry
+from p2pcity.wire.sync import ENTRIES_MAX, EntriesAnswer, EntriesQuery
+
+BYTES_PER_S: Final = 16 * 1024 * 1024
+_ENTRY_OVERHEAD_BYTES: Final = 256
+_WAITING_MAX: Final = 32
+
+
+class EntryServing:
+    """Answers questions for entries, one after the other, at `bytes_per_s` in all."""
+
+    def __init__(
+        self,
+        *,
+        raft_log: SegmentLog,
+        thread: WriterThread,
+        on_damage: Callable[[CorruptionError], None],
+        bytes_per_s: int = BYTES_PER_S,
+    ) -> None:
+        self._raft_log = raft_log
+        self._thread = thread
+        self._on_damage = on_damage
+        self._bytes_per_s = bytes_per_s
+        self._turn = trio.Lock()
+        self._free_at_s = 0.0
+        self.served_bytes = 0
+
+    async def answer(self, question: EntriesQuery) -> EntriesAnswer:
+        """Return entries from the asked index on; none when this node has not got them.
+
+        Raises Unavailable when too many wait, and when an entry turns out to be damaged: what
+        is wrong with it is told to `on_damage`.
+        """
+        if self._turn.statistics().tasks_waiting >= _WAITING_MAX:
+            raise Unavailable("too many questions for entries wait here")
+        async with self._turn:
+            await trio.sleep_until(self._free_at_s)
+            # Saved together: what is committed by it was known in no later term.
+            hard_state = self._raft_log.hard_state
+            try:
+                entries = await self._thread.run(self._read, question.index)
+            except CorruptionError as error:
+                self._on_damage(error)
+                raise Unavailable(f"entry {question.index} can't be read here") from error
+            size = sum(len(entry.payload) + _ENTRY_OVERHEAD_BYTES for entry in entries)
+            self._free_at_s = trio.current_time() + size / self._bytes_per_s
+            self.served_bytes += size
+        return EntriesAnswer(question.index, hard_state.term, hard_state.commit, tuple(entries))
+
+    def _read(self, index: int) -> list[Entry]:
+        last = self._raft_log.last_index
+        if not self._raft_log.first_index <= index <= last:
+            return []
+        end = min(last, index + ENTRIES_MAX - 1) + 1
+        entries = self._raft_log.entries(index, end, BLOCK_BYTES_MAX)
+        # Only in answers: a single entry may be larger than a block in the log.
+        return entries if len(entries[0].payload) <= BLOCK_BYTES_MAX else []
