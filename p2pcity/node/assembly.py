@@ -2,7 +2,6 @@
 
 import random
 import secrets
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from p2pcity.node.anti_entropy import AntiEntropy
 from p2pcity.node.apply_loop import ApplyLoop, ended_ids, settled
 from p2pcity.node.config import Config
 from p2pcity.node.entry_serving import EntryServing
+from p2pcity.node.expiring import Expiring
 from p2pcity.node.forwarding import Forwarding
 from p2pcity.node.gossiping import Gossiping
 from p2pcity.node.identity import Identity
@@ -36,7 +36,7 @@ from p2pcity.node.reoffering import Reoffering
 from p2pcity.node.service import NodeService
 from p2pcity.node.status import Status
 from p2pcity.node.submitting import Signer, Submitting
-from p2pcity.node.waiting import Settled, Waiters
+from p2pcity.node.waiting import Waiters
 from p2pcity.ordering.apply import AppliedBlock
 from p2pcity.ordering.proposer import Parent
 from p2pcity.raft.config import RaftConfig
@@ -52,8 +52,6 @@ _logger = structlog.get_logger("p2pcity.node")
 # A tick is half a heartbeat, so that the random part of the election time-out has fine steps.
 _TICKS_PER_HEARTBEAT = 2
 _REOFFER_S = 1.0
-_EXPIRY_PERIOD_S = 1.0
-_EXPIRY_GRACE_PERIODS = 3
 _REJECT_LOG_PERIOD_S = 5.0
 
 
@@ -267,29 +265,7 @@ class Parts:
             is_in_outbox=self.outbox.is_pending,
             on_damage=self._on_damage,
         )
-        signer = None
-        if identity.author is not None:
-            signer = Signer(
-                identity.author, identity.genesis.network, self._random_bytes, self.now_ms
-            )
-        self.submitting = Submitting(
-            intake=self.intake,
-            mempool=self.mempool,
-            outbox=self.outbox,
-            waiters=self.waiters,
-            signer=signer,
-            status=self.reading.status_of,
-            find_events=self.reading.find_events,
-        )
-        self.reoffering = Reoffering(
-            outbox=stores.outbox,
-            writer=stores.outbox_writer,
-            loop=self.outbox,
-            intake=self.intake,
-            is_on_ledger=stores.probe.has_transaction,
-            is_waiting=self.mempool.__contains__,
-            remember=self.submitting.remember,
-        )
+        self._make_submitting()
         self.status = Status(
             config=self.config,
             identity=identity,
@@ -313,6 +289,42 @@ class Parts:
             voters=identity.voters,
             own_id=identity.peer_id,
             is_disk_low=self.status.is_disk_low,
+        )
+
+    def _make_submitting(self) -> None:
+        identity, stores = self.identity, self.stores
+        signer = None
+        if identity.author is not None:
+            signer = Signer(
+                identity.author, identity.genesis.network, self._random_bytes, self.now_ms
+            )
+        self.submitting = Submitting(
+            intake=self.intake,
+            mempool=self.mempool,
+            outbox=self.outbox,
+            waiters=self.waiters,
+            signer=signer,
+            status=self.reading.status_of,
+            find_events=self.reading.find_events,
+            wait_current=self.reads.wait_linearizable,
+        )
+        self.expiring = Expiring(
+            mempool=self.mempool,
+            reads=self.reads,
+            waiters=self.waiters,
+            outbox=self.outbox,
+            forget=self.submitting.forget,
+            now_ms=self.now_ms,
+        )
+        self.reoffering = Reoffering(
+            outbox=stores.outbox,
+            writer=stores.outbox_writer,
+            loop=self.outbox,
+            intake=self.intake,
+            is_on_ledger=stores.probe.has_transaction,
+            is_waiting=self.mempool.__contains__,
+            remember=self.submitting.remember,
+            on_expired=self.expiring.add,
         )
 
     # What one part tells the others.
@@ -447,18 +459,3 @@ class Parts:
         await self._is_damaged.wait()
         assert self._damage is not None
         raise self._damage
-
-    async def expire(self) -> None:
-        """Drop what expired from the mempool, and say so to whoever waits."""
-        dropped: deque[list[bytes]] = deque()
-        while True:
-            await trio.sleep(_EXPIRY_PERIOD_S)
-            dropped.append(self.mempool.expire(self.now_ms()))
-            if len(dropped) <= _EXPIRY_GRACE_PERIODS:
-                continue
-            # Said a little later: it may stand in a block that was made in time and is on its way.
-            expired = dropped.popleft()
-            for id_ in expired:
-                self.waiters.settle(id_, Settled("expired", "expired"))
-            self.outbox.settle(expired, "expired")
-            self.submitting.forget(expired)

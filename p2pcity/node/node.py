@@ -158,7 +158,7 @@ async def start(parts: Parts, nursery: trio.Nursery) -> None:
         parts.anti_entropy.run,
         parts.peer_status.run,
         parts.reads.run,
-        parts.expire,
+        parts.expiring.run,
         parts.wait_damage,
     ):
         nursery.start_soon(loop)

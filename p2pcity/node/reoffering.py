@@ -5,7 +5,7 @@ again every second, the longest-waiting first: accepted means ordered or visibly
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 import trio
@@ -35,8 +35,12 @@ class Reoffering:
         is_on_ledger: Callable[[bytes], bool],
         is_waiting: Callable[[bytes], bool],
         remember: Callable[[Carried], None],
+        on_expired: Callable[[Sequence[bytes]], None],
     ) -> None:
-        """Take the parts; `is_waiting` says whether an id is in the mempool."""
+        """Take the parts; `is_waiting` says whether an id is in the mempool.
+
+        `on_expired` is told what is too old to be offered, and settles it.
+        """
         self._outbox = outbox
         self._writer = writer
         self._loop = loop
@@ -44,6 +48,7 @@ class Reoffering:
         self._is_on_ledger = is_on_ledger
         self._is_waiting = is_waiting
         self._remember = remember
+        self._on_expired = on_expired
         self._rows: deque[PendingRow] = deque()
 
     async def load(self) -> None:
@@ -89,7 +94,8 @@ class Reoffering:
         if self._is_on_ledger(row.id):
             self._loop.settle([row.id], "committed")
         elif item.verdict.reason == "expired":
-            self._loop.settle([row.id], "expired")
+            # Whether it was ordered in time, elsewhere, is known once this node has caught up.
+            self._on_expired([row.id])
         elif item.verdict.kind == "reject":
             self._loop.settle([row.id], "rejected")
         else:

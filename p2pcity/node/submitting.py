@@ -17,6 +17,7 @@ from p2pcity.wire.limits import EVENTS_MAX, EXPIRES_AHEAD_MS_MAX, TRANSACTION_BY
 _KNOWN = frozenset(("duplicate", "known"))
 # Signature, payload and array heads of a transaction, beside its events.
 _TRANSACTION_OVERHEAD_BYTES = 512
+_READ_TIMEOUT_S = 2.0
 # A quarter of an hour below the limit, so that a clock that is behind elsewhere accepts it.
 _LIFETIME_MS = EXPIRES_AHEAD_MS_MAX - 15 * 60 * 1000
 
@@ -44,7 +45,9 @@ class Submitting:
         signer: Signer | None,
         status: Callable[[bytes], Awaitable[TransactionStatus]],
         find_events: Callable[[Sequence[bytes]], Awaitable[Mapping[bytes, bytes]]],
+        wait_current: Callable[[float], Awaitable[None]],
     ) -> None:
+        """Take the parts; `wait_current` returns once this node is at the newest commit."""
         self._intake = intake
         self._mempool = mempool
         self._outbox = outbox
@@ -52,6 +55,7 @@ class Submitting:
         self._signer = signer
         self._status = status
         self._find_events = find_events
+        self._wait_current = wait_current
         self._pending_names: dict[bytes, tuple[bytes, int]] = {}
         self._names_by_id: dict[bytes, tuple[bytes, ...]] = {}
 
@@ -105,7 +109,13 @@ class Submitting:
             return Answer(id_, "accept", "pending")
         status = await self._status(id_)
         if status.status == "unknown":
-            # Neither here nor on the ledger: its time was over.
+            # Its time is over here; if this node is behind, it may be on the ledger all the same.
+            try:
+                await self._wait_current(_READ_TIMEOUT_S)
+            except Unavailable:
+                return Answer(id_, "accept", "pending")
+            status = await self._status(id_)
+        if status.status == "unknown":
             return Answer(id_, "accept", "expired", "expired")
         return Answer(id_, "accept", status.status, status.reason, status.height, status.leaf_index)
 

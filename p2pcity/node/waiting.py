@@ -44,6 +44,10 @@ class Waiters:
     def __len__(self) -> int:
         return len(self._groups)
 
+    def is_awaited(self, id_: bytes) -> bool:
+        """Whether anybody waits for `id_`."""
+        return id_ in self._groups
+
     def settle(self, id_: bytes, settled: Settled) -> None:
         """Tell everyone who waits for `id_` how it ended."""
         for group in self._groups.pop(id_, ()):

@@ -6,7 +6,7 @@ back, I7 only valid transactions, byte for byte as submitted; and nothing that a
 (a vote, an append answer, a commit) is beyond what its disk, or a quorum's disks, would keep.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from p2pcity.crypto import merkle
@@ -42,7 +42,9 @@ class Checkers:
         self._network = network
         self._genuine: dict[bytes, Sample] = {}
         self._height_of: dict[bytes, int] = {}
+        self._names: set[tuple[bytes, str, str]] = set()
         self._leaders: dict[int, int] = {}
+        self._votes: dict[tuple[int, int], str] = {}
         self._commit_term = 0
 
     def submitted(self, sample: Sample) -> None:
@@ -59,7 +61,11 @@ class Checkers:
             check(known.index == done.index, f"I3 height {height} at two indexes, {node}")
             check(known.tip == done.tip, f"I3 another tree at height {height}, {node}")
             for one, other in zip(known.transactions, done.transactions, strict=True):
-                check(one.outcome == other.outcome, f"I3 outcomes differ at {height}, {node}")
+                check(
+                    (one.outcome, one.leaf_index, one.duplicate_events)
+                    == (other.outcome, other.leaf_index, other.duplicate_events),
+                    f"I3 outcomes differ at {height}, {node}",
+                )
             return
         check(height == len(self.chain) + 1, f"{node} applied height {height} before its parent")
         parent = self.chain[-1].block.hash if self.chain else self._network
@@ -76,6 +82,9 @@ class Checkers:
             assert sample is not None
             check(sample.id == id_, f"I7 at height {height}: the id is not the author's")
             check(sample.expires_ms >= done.block.header.time_ms, f"I7 expired at {height}")
+            again = {at for at, name in enumerate(sample.names) if name in self._names}
+            self._names.update(sample.names)
+            check(again == item.duplicate_events, f"I2 event names at {height}: {again} again")
         self.chain.append(done)
 
     def acknowledge(self, id_: bytes, height: int, hash_: bytes) -> None:
@@ -103,30 +112,49 @@ class Checkers:
         known = self.chain[height - 1].block.hash if height else self._network
         check(known == hash_, f"I3 a reader was told another block at {height}")
 
-    def sent(self, node: "Node", message: Message) -> None:
-        """Nothing leaves a node before what it rests on is on its disk."""
+    def sent(self, node: "Node", receiver: "Node", message: Message) -> None:
+        """Nothing leaves a node before what it rests on is on its disk; nobody votes twice."""
         durable = node.durable
         if isinstance(message, AppendAnswer):
             if not message.is_rejected:
-                # A newer term's leader may have replaced it meanwhile: then it was not committed.
-                check(
-                    durable.hard_state.term > message.term or message.index <= durable.last_index,
-                    f"{node} answers for {message.index}, its disk ends at {durable.last_index}",
-                )
+                self._check_accepted(node, receiver, message)
         elif isinstance(message, VoteAnswer):
             if message.is_granted and not message.is_pre:
                 # A term that is over already can't be voted in twice, whatever the disk says.
                 check(
                     durable.hard_state.term > message.term
-                    or (durable.hard_state.term == message.term and bool(durable.hard_state.vote)),
+                    or (durable.hard_state.term, durable.hard_state.vote)
+                    == (message.term, receiver.name),
                     f"{node} voted in term {message.term}, which its disk would not keep",
                 )
+                self._note_vote(node, message.term, receiver.name)
         elif isinstance(message, VoteRequest) and not message.is_pre:
             check(
                 durable.hard_state.term > message.term
                 or (durable.hard_state.term, durable.hard_state.vote) == (message.term, node.name),
                 f"{node} campaigns in term {message.term}, which its disk would not keep",
             )
+            self._note_vote(node, message.term, node.name)
+
+    def _check_accepted(self, node: "Node", leader: "Node", message: AppendAnswer) -> None:
+        durable = node.durable
+        if durable.hard_state.term > message.term:
+            return  # A newer term's leader may have replaced it: then it was not committed.
+        check(
+            message.index <= durable.last_index,
+            f"{node} answers for {message.index}, its disk ends at {durable.last_index}",
+        )
+        if leader.is_leader and leader.raw_node.term == message.term and message.index:
+            term = leader.raw_node._raft.raft_log.term(message.index)
+            check(
+                term == durable.term(message.index),
+                f"{node} answers for {message.index} of term {durable.term(message.index)}, "
+                f"the leader's is of {term}",
+            )
+
+    def _note_vote(self, node: "Node", term: int, candidate: str) -> None:
+        known = self._votes.setdefault((node.number, term), candidate)
+        check(known == candidate, f"{node} votes twice in term {term}")
 
     def turned(self, node: "Node", nodes: Mapping[str, "Node"]) -> None:
         """I4, and a commit index that a quorum's disks would keep; after each turn of a node."""
@@ -170,6 +198,12 @@ class Checkers:
     def leaders(self) -> int:
         """How many terms had a leader."""
         return len(self._leaders)
+
+    def told_expired(self, ids: Iterable[bytes]) -> None:
+        """What a client was told to be over never stands on the ledger (E4)."""
+        for id_ in ids:
+            height = self._height_of.get(id_)
+            check(height is None, f"{id_.hex()[:8]} was told expired and stands at {height}")
 
     def finished(self) -> None:
         """The whole chain once more, from its leaves."""

@@ -37,12 +37,16 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A transaction that clients may send; `is_valid`: it may stand on the ledger."""
+    """A transaction that clients may send; `is_valid`: it may stand on the ledger.
+
+    `names` are (author, source, id) of its events, in order.
+    """
 
     data: bytes
     id: bytes
     is_valid: bool
     expires_ms: int
+    names: tuple[tuple[bytes, str, str], ...] = ()
 
 
 class City:
@@ -117,7 +121,12 @@ class City:
         if sample is None:
             carried = self._make(kind, number, key, expires_ms)
             self._known[carried.digest] = examine(carried.data, self.genesis.network)
-            sample = Sample(carried.data, carried.transaction.id, is_valid, expires_ms)
+            names = tuple(
+                (key.public, event.source, event.id)
+                for event in carried.decoded_events()
+                if event is not None
+            )
+            sample = Sample(carried.data, carried.transaction.id, is_valid, expires_ms, names)
             self._samples[(kind, number)] = sample
         return sample
 

@@ -59,6 +59,11 @@ class Clients:
         """How many transactions have no end yet."""
         return len(self.submissions)
 
+    @property
+    def expired(self) -> list[bytes]:
+        """The transactions of which a client was told that they expired."""
+        return [id_ for id_, state in self.ended.items() if state == "expired"]
+
     def next_number(self) -> int:
         """The number of a transaction that was not used yet in this seed."""
         self._number += 1

@@ -71,12 +71,13 @@ def draw_settings(random: Random) -> Settings:
 
 
 class Cluster:
-    """The nodes of one seed, by number."""
+    """The nodes of one seed, by number; `size` is how many a scenario needs."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, size: int | None = None) -> None:
         self.world = world
         self.random = world.random("cluster")
-        size = self.random.choice((3, 3, 3, 4, 5, 5, 6, 7))
+        drawn = self.random.choice((3, 3, 3, 4, 5, 5, 6, 7))
+        size = size or drawn
         self.city = city_module.city(size)
         self.settings = draw_settings(self.random)
         self.configuration = Configuration(self.city.names)

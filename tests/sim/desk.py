@@ -1,7 +1,10 @@
 """Where clients of one simulated node bring transactions and wait (`node/submitting.py`)."""
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
+
+from p2pcity.node.expiring import GRACE_PERIODS
 
 if TYPE_CHECKING:
     from tests.sim.node import Node
@@ -15,27 +18,27 @@ class Desk:
 
     def __init__(self, node: "Node") -> None:
         self._node = node
+        self._dropped: deque[list[bytes]] = deque()
+        self._unsaid: dict[bytes, None] = {}
+        self._is_saying = False
 
     def submit(self, items: Sequence[bytes], answer: Answer) -> None:
         """A client brings transactions and waits until each of them ends."""
         node = self._node
         accepted = []
-        views = node.views
         for verdict, carried in node.door.admit(items, None, node.now_ms):
             id_ = verdict.id if carried is None else carried.transaction.id
             if verdict.is_accepted and carried is not None:
                 accepted.append(carried)
-            elif id_ is None or verdict.reason not in ("duplicate", "known"):
-                state = "expired" if verdict.reason == "expired" else "rejected"
-                answer(id_ or b"", state, 0, b"")
+            elif id_ is None or verdict.reason not in ("duplicate", "known", "expired"):
+                answer(id_ or b"", "rejected", 0, b"")
                 continue
-            height = views.height_of(id_)  # type: ignore[arg-type]  # what is accepted has an id
-            if height is not None:
-                answer(id_ or b"", "committed", height, views.blocks[height - 1].block.hash)
-            elif id_ in node.door.mempool:
-                node.waiters.setdefault(id_ or b"", []).append(answer)
-            else:
-                answer(id_ or b"", "expired", 0, b"")
+            assert id_ is not None, "what is whole has an id"
+            if not self._answer_known(id_, answer):
+                if id_ in node.door.mempool:
+                    node.waiters.setdefault(id_, []).append(answer)
+                else:
+                    self._answer_later(id_, answer)
         if accepted:
             node.gossip.offer(accepted)
             node.turn()
@@ -51,8 +54,44 @@ class Desk:
         return kept
 
     def expire(self) -> None:
-        """Drop what expired from the mempool."""
-        for id_ in self._node.door.mempool.expire(self._node.now_ms):
+        """Drop what expired from the mempool; said later, as `node/expiring.py` does."""
+        node = self._node
+        self._dropped.append(node.door.mempool.expire(node.now_ms))
+        if len(self._dropped) > GRACE_PERIODS:
+            expired = self._dropped.popleft()
+            self.add_expired(id_ for id_ in expired if id_ in node.waiters or id_ in node.outbox)
+        if self._unsaid and not self._is_saying:
+            self._is_saying = True
+            expired = list(self._unsaid)
+            node.reads.read(lambda _height, _hash: self._say(expired), self._give_up)
+
+    def add_expired(self, ids: Iterable[bytes]) -> None:
+        """Take note of ids whose time is over, and whose end was not said yet."""
+        self._unsaid.update(dict.fromkeys(ids))
+
+    def _say(self, expired: Sequence[bytes]) -> None:
+        self._is_saying = False
+        for id_ in expired:
+            del self._unsaid[id_]
             self._node.outbox.pop(id_, None)
             for answer in self._node.waiters.pop(id_, ()):
                 answer(id_, "expired", 0, b"")
+
+    def _give_up(self) -> None:
+        self._is_saying = False
+
+    def _answer_known(self, id_: bytes, answer: Answer) -> bool:
+        """Tell what the views know of `id_`; False when they know nothing."""
+        height = self._node.views.height_of(id_)
+        if height is not None:
+            answer(id_, "committed", height, self._node.views.blocks[height - 1].block.hash)
+        return height is not None
+
+    def _answer_later(self, id_: bytes, answer: Answer) -> None:
+        """Its time is over here; on the ledger it may stand all the same."""
+
+        def told(_height: int, _hash: bytes) -> None:
+            if not self._answer_known(id_, answer) and id_ not in self._node.door.mempool:
+                answer(id_, "expired", 0, b"")
+
+        self._node.reads.read(told)

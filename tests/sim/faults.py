@@ -4,7 +4,7 @@ Each seed switches a random part of the kinds on (swarm). A kind strikes at rand
 a while; what it really did to somebody is counted where it happens, under the kind's name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tests.sim import faults_disk, faults_network, faults_people
@@ -23,14 +23,21 @@ KINDS: Final[dict[str, Fault]] = {
 
 
 class Nemesis:
-    """Draws a seed's kinds of fault, and lets them strike until it is told to stop."""
+    """Draws a seed's kinds of fault, and lets them strike until it is told to stop.
 
-    def __init__(self, cluster: Cluster, clients: Clients) -> None:
+    `kinds` are those of a scenario, which needs them to strike often.
+    """
+
+    def __init__(
+        self, cluster: Cluster, clients: Clients, kinds: Sequence[str] | None = None
+    ) -> None:
         self.storm = Storm(cluster, clients)
         self._random = cluster.world.random("nemesis")
         share = self._random.choice((0.15, 0.3, 0.6))
         self.kinds = [name for name in KINDS if self._random.random() < share]
         self._gap = self._random.choice((1, 2, 4)) * SECOND
+        if kinds is not None:
+            self.kinds, self._gap = list(kinds), SECOND
         self._is_on = True
 
     def begin(self) -> None:

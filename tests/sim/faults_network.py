@@ -1,6 +1,6 @@
 """Faults of the network: messages lost, doubled, late, out of order; links cut and clogged."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tests.sim.network import GOSSIP, RAFT
@@ -89,16 +89,24 @@ def _bridge(storm: Storm) -> None:
     _cut(storm, [p for p in pairs if middle not in p and (p[0] in left) != (p[1] in left)])
 
 
+def ring(numbers: Sequence[int], *, is_one_way: bool) -> Pairs:
+    """What to cut so that each of `numbers` is left with its neighbours, a majority with itself.
+
+    One way: each is heard by a majority and hears one, but hardly anybody answers.
+    """
+    size = len(numbers)
+    places = [(a, b, (b - a) % size) for a in range(size) for b in range(size) if a != b]
+    if is_one_way:
+        return [(numbers[a], numbers[b]) for a, b, far in places if far > max(1, size // 2)]
+    side = max(1, size // 4 + size % 4 // 2)
+    return [(numbers[a], numbers[b]) for a, b, far in places if side < far < size - side]
+
+
 def _ring(storm: Storm) -> None:
     """Everybody hears a majority, no two the same one."""
     numbers = list(range(storm.network.size))
     storm.random.shuffle(numbers)
-    size = len(numbers)
-    reach = size // 2
-    place = {number: at for at, number in enumerate(numbers)}
-    pairs = [
-        (a, b) for a, b in storm.network.pairs() if (place[b] - place[a]) % size > max(1, reach)
-    ]
+    pairs = ring(numbers, is_one_way=storm.random.random() < 0.5)
     _cut(storm, pairs or [(numbers[0], numbers[1]), (numbers[1], numbers[0])])
 
 

@@ -7,17 +7,18 @@ peer is asked for the admissions this node has not seen. Any of it may get lost.
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from p2pcity.node.expiring import PERIOD_S
 from p2pcity.sync.pending import PendingSync
 from p2pcity.wire.sync import PendingAnswer, PendingQuery
 from p2pcity.wire.transaction import Carried
 from tests.sim.network import GOSSIP
+from tests.sim.world import SECOND
 
 if TYPE_CHECKING:
     from tests.sim.node import Node
 
 _REOFFER_TICKS = 12
 _ENTROPY_TICKS = 15
-_EXPIRE_TICKS = 7
 
 
 class Gossip:
@@ -31,6 +32,7 @@ class Gossip:
         self._own: dict[bytes, Carried] = {}
         self._again: list[bytes] = []
         self._ticks = node.random.randrange(1000)
+        self._expire_ticks = int(PERIOD_S * SECOND) // node.settings.tick
 
     @property
     def waiting(self) -> int:
@@ -58,8 +60,10 @@ class Gossip:
             assert id_ is not None, "only whole transactions are in the outbox"
             if carried is not None and id_ in node.door.mempool:
                 accepted.append(carried)
-            elif node.views.has_transaction(id_) or verdict.reason == "expired":
+            elif node.views.has_transaction(id_):
                 node.outbox.pop(id_, None)
+            elif verdict.reason == "expired":
+                node.desk.add_expired([id_])
             else:
                 left.append(data)
         self._again = left
@@ -79,7 +83,7 @@ class Gossip:
                 self.offer_again(self._again)
         if self._ticks % _ENTROPY_TICKS == 0:
             self._ask()
-        if self._ticks % _EXPIRE_TICKS == 0:
+        if self._ticks % self._expire_ticks == 0:
             self._node.desk.expire()
 
     def receive(self, sender: str, items: Sequence[bytes]) -> None:

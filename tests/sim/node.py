@@ -362,11 +362,11 @@ class Node:
 
     def _send(self, receiver: str, message: Message) -> None:
         cluster = self.cluster
-        cluster.checkers.sent(self, message)
+        number = cluster.number_of[receiver]
+        cluster.checkers.sent(self, cluster.nodes[number], message)
         self._messages += 1
         if self._messages % _CODEC_EVERY == 0:
             check(raft_wire.decode(raft_wire.encode(message)) == message, "the codec is not exact")
-        number = cluster.number_of[receiver]
         lane = 1 if isinstance(message, Append) else 0
         is_sent = cluster.network.send(
             RAFT, lane, self.number, number, lambda: cluster.deliver(self.number, number, message)

@@ -11,15 +11,17 @@ if TYPE_CHECKING:
 _TRIES_MAX = 10
 _TICKS_A_TRY = 5
 Told = Callable[[int, bytes], None]
+GaveUp = Callable[[], None]
 
 
 class _Round:
     """The reads that one read index answers."""
 
-    __slots__ = ("index", "reads", "ticks", "tries")
+    __slots__ = ("gave_up", "index", "reads", "ticks", "tries")
 
     def __init__(self) -> None:
         self.reads: list[Told] = []
+        self.gave_up: list[GaveUp] = []
         self.index: int | None = None
         self.tries = 0
         self.ticks = 0
@@ -36,11 +38,16 @@ class Reads:
         self._next: _Round | None = None
         self._confirmed: list[_Round] = []
 
-    def read(self, told: Told) -> None:
-        """Tell `told` the height and hash once a read from here on would be current."""
+    def read(self, told: Told, gave_up: GaveUp | None = None) -> None:
+        """Tell `told` the height and hash once a read from here on would be current.
+
+        `gave_up` is told instead when nobody confirms it.
+        """
         if self._next is None:
             self._next = _Round()
         self._next.reads.append(told)
+        if gave_up is not None:
+            self._next.gave_up.append(gave_up)
         self._begin()
         self._node.turn()
 
@@ -80,6 +87,8 @@ class Reads:
             if round_.tries >= _TRIES_MAX:
                 self._contexts.clear()
                 self._current = None
+                for gave_up in round_.gave_up:
+                    gave_up()
             else:
                 self._ask(round_)
 

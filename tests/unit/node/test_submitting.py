@@ -41,12 +41,18 @@ class Ledger:
         self.committed: dict[bytes, int] = {}
         self.names: dict[bytes, bytes] = {}
         self.on_find: Callable[[], Awaitable[None]] | None = None
+        self.on_wait: Callable[[], None] | None = None
 
     async def status(self, id_: bytes) -> TransactionStatus:
         await trio.lowlevel.checkpoint()
         if id_ in self.committed:
             return TransactionStatus(id_, "committed", "", self.committed[id_], 0)
         return TransactionStatus(id_, "unknown")
+
+    async def wait_current(self, timeout_s: float) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.on_wait is not None:
+            self.on_wait()
 
     async def find(self, names: Sequence[bytes]) -> Mapping[bytes, bytes]:
         found = {name: self.names[name] for name in names if name in self.names}
@@ -78,6 +84,7 @@ class Case(Door):
             if has_signer
             else None,
             status=self._status,
+            wait_current=self.ledger.wait_current,
             find_events=self.ledger.find,
         )
 
@@ -194,6 +201,25 @@ async def test_what_was_admitted_and_is_nowhere_any_more_has_expired() -> None:
     case.mempool.expire(case.now_ms)
     [answer] = await case.submit(carried)
     assert (answer.status, answer.reason) == ("expired", "expired")
+
+
+async def test_what_a_node_behind_missed_has_not_expired() -> None:
+    """Said only after a read that a quorum confirmed; without one it may be anywhere."""
+    case = Case()
+    carried = case.chain.carried(expires_ms=NOW_MS + 10)
+    await case.submit(carried, wait="none")
+    case.now_ms += 20
+    case.mempool.expire(case.now_ms)
+
+    def nobody_leads() -> None:
+        raise Unavailable("no leader confirmed the read in time")
+
+    case.ledger.on_wait = nobody_leads
+    [answer] = await case.submit(carried)
+    assert answer.status == "pending"
+    case.ledger.on_wait = lambda: case.ledger.committed.update({carried.transaction.id: 7})
+    [answer] = await case.submit(carried)
+    assert (answer.status, answer.height) == ("committed", 7)
 
 
 async def test_events_are_signed_once_however_often_they_come() -> None:
