@@ -72,6 +72,8 @@ def check_layers(data: bytes, file: str) -> None:
         case "block":
             check(data, file, "block")
             check(_items(data)[0], file, "header")
+        case "change":
+            check(data, file, "change")
         case "sync":
             _check_kind(data, file, "kind")
         case "raft":

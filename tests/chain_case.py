@@ -1,13 +1,19 @@
 """A small city for tests: one member, one author for everything, one for permits; and blocks."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
+from p2pcity.city.membership import State
 from p2pcity.crypto.keys import PrivateKey
+from p2pcity.errors import ChangeRefused
+from p2pcity.ordering.members import apply_bytes
 from p2pcity.wire import block as block_wire
+from p2pcity.wire import change as change_wire
 from p2pcity.wire import genesis as genesis_wire
 from p2pcity.wire import transaction as transaction_wire
 from p2pcity.wire.block import Block
+from p2pcity.wire.change import Change
 from p2pcity.wire.event import Event
 from p2pcity.wire.genesis import Genesis, GenesisAuthor, GenesisNode, Member
 from p2pcity.wire.limits import RULES_VERSION
@@ -39,6 +45,7 @@ class Chain:
 
     def __init__(self, genesis: Genesis | None = None) -> None:
         self.genesis = make_genesis() if genesis is None else genesis
+        self.state = State.from_genesis(self.genesis)
         self.blocks: list[Block] = []
         self._payloads: list[bytes] = []
         self._number = 0
@@ -89,6 +96,16 @@ class Chain:
         self._payloads.append(block.data)
         return block
 
+    def add_change(self, *changes: Change) -> None:
+        """Put a block for each change into the log; what does not fit is there all the same."""
+        for item in changes:
+            data = change_wire.encode(item)
+            block = self.make([], change=data)
+            self.blocks.append(block)
+            self._payloads.append(block.data)
+            with suppress(ChangeRefused):
+                self.state = apply_bytes(self.state, data)
+
     def add_nothing(self) -> None:
         """Put an entry without a block into the log."""
         self._payloads.append(b"")
@@ -102,6 +119,8 @@ class Chain:
         parent: bytes | None = None,
         rules: int = RULES_VERSION,
         change: bytes | None = None,
+        epoch: int | None = None,
+        voters: bytes | None = None,
     ) -> Block:
         """Make a block on top of the last one, or a wrong one."""
         head = self.blocks[-1].hash if self.blocks else self.genesis.network
@@ -110,8 +129,8 @@ class Chain:
             head if parent is None else parent,
             time_ms,
             carried,
-            0,
-            self.genesis.voters_digest,
+            self.state.epoch if epoch is None else epoch,
+            self.state.voters_digest if voters is None else voters,
             rules,
             change,
         )

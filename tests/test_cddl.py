@@ -22,6 +22,7 @@ AREAS = (
     "sync",
     "raft",
     "block",
+    "change",
     "apply",
 )
 # What CDDL says of itself; every other rule of these areas is prose.
@@ -50,6 +51,11 @@ REFUSED = (
     "event/invalid/place-float.json",
     "genesis/invalid/node-key-31.json",
     "genesis/invalid/types-257.json",
+    "change/invalid/kind-unknown.json",
+    "change/invalid/key-31.json",
+    "change/invalid/operation-unknown.json",
+    "change/invalid/step-array.json",
+    "change/invalid/node-unknown-field.json",
 )
 
 

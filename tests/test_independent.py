@@ -16,6 +16,7 @@ import cbor2
 import pytest
 from nacl.signing import SigningKey
 
+from tests.second_city import City, read_change
 from tests.second_reader import (
     Bad,
     Signed,
@@ -313,6 +314,7 @@ class Ledger:
         authors = [author for member in body["members"] for author in member["authors"]]
         self.types = {author["key"]: author["types"] for author in authors}
         self.height, self.time = 0, body["time"]
+        self.city = City(body["members"])
         self.leaves: list[bytes] = []
         self.ids: set[str] = set()
         self.names: set[bytes] = set()
@@ -345,27 +347,43 @@ class Ledger:
             self.names.add(key)
         return "applied", again
 
-    def apply(self, data: bytes) -> tuple[list[str], list[list[int]]]:
+    def apply(self, data: bytes) -> tuple[list[str], list[list[int]], bool | None, str]:
         shown = judge_block({"data": data.hex()})
         header, change = decode(bytes.fromhex(shown["header"])), decode(data)[2]
         need((header["height"], header["parent"]) == (self.height + 1, self.head), "")
-        need(header["time"] >= self.time and header["rules"] == 1 and change is None, "")
+        need(header["time"] >= self.time and header["rules"] == 1 and header["epoch"] == 0, "")
+        need(header["voters"].hex() == self.city.voters, "")
         self.height, self.time = header["height"], header["time"]
         self.head = bytes.fromhex(shown["hash"])
         found = [self.outcome(x, self.time) for x in decode(data)[1]]
-        return [x for x, _ in found], [x for _, x in found]
+        has_effect = None
+        if change is not None:
+            self.leaves.append(leaf_hash(change))
+            has_effect = self.city.change(change)
+        return [x for x, _ in found], [x for _, x in found], has_effect, self.city.voters
 
 
 def judge_apply(given: dict[str, Any]) -> dict[str, Any]:
     ledger = Ledger(bytes.fromhex(given["genesis"]))
     done = [ledger.apply(bytes.fromhex(x)) for x in given["blocks"]]
-    return {
-        "outcomes": [x for x, _ in done],
-        "duplicate_events": [x for _, x in done],
+    names = ("outcomes", "duplicate_events", "changes", "voters")
+    return {name: [x[at] for x in done] for at, name in enumerate(names)} | {
         "tree_size": len(ledger.leaves),
         "root": tree_root(ledger.leaves).hex(),
         "head": ledger.head.hex(),
     }
+
+
+def judge_change(given: dict[str, Any]) -> dict[str, Any]:
+    return {"fields": in_hex(read_change(bytes.fromhex(given["data"])))}
+
+
+def in_hex(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: in_hex(x) for key, x in value.items()}
+    if isinstance(value, list):
+        return [in_hex(x) for x in value]
+    return value.hex() if isinstance(value, bytes) else value
 
 
 # -- building blocks that say valid or invalid ---------------------------------------------------
@@ -421,6 +439,7 @@ JUDGES: dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
     "hello": judge_hello,
     "gossip": judge_gossip,
     "block": judge_block,
+    "change": judge_change,
     "stream": read_frames,
     "apply": judge_apply,
 }

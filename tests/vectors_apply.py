@@ -10,8 +10,9 @@ from p2pcity.ordering.apply import AppliedBlock, Applier, Tip
 from p2pcity.wire import block, cbor, genesis, transaction
 from p2pcity.wire.block import Block
 from p2pcity.wire.event import Event
-from p2pcity.wire.genesis import GenesisAuthor, GenesisNode, Member
+from p2pcity.wire.genesis import Genesis, GenesisAuthor, GenesisNode, Member
 from p2pcity.wire.transaction import Carried
+from tests.change_cases import change_cases
 from tests.vector_case import Case, Outcome, collect, compare
 from tests.vectors_event import FULL, MINIMAL
 from tests.vectors_genesis import AUTHORS, NODES, STRANGER
@@ -62,9 +63,11 @@ def run(input: Mapping[str, Any]) -> Outcome:
         return Outcome("reject", error.reason)
     except LedgerError:
         return Outcome("reject")
-    shown = {
+    shown: dict[str, Any] = {
         "outcomes": [[item.outcome for item in x.transactions] for x in done],
         "duplicate_events": [[sorted(i.duplicate_events) for i in x.transactions] for x in done],
+        "changes": [None if x.block.change is None else not x.change_refusal for x in done],
+        "voters": [x.state.voters_digest.hex() for x in done],
         "tree_size": applier.tip.frontier.size,
         "root": applier.tip.frontier.root.hex(),
         "head": applier.tip.hash.hex(),
@@ -126,20 +129,26 @@ def _block(
     items: Any = (),
     time_ms: int = TIME_MS,
     rules: int = 1,
-    change: bytes | None = None,
+    epoch: int = 0,
+    voters: bytes = _CITY.voters_digest,
 ) -> Block:
-    return block.make(height, parent, time_ms, items, 0, _CITY.voters_digest, rules, change)
+    return block.make(height, parent, time_ms, items, epoch, voters, rules)
 
 
 def _case(name: str, blocks: list[Block], comment: str, is_followed: bool = True) -> Case:
+    return make_case(_CITY, name, blocks, comment, "apply" if is_followed else "")
+
+
+def make_case(city: Genesis, name: str, blocks: list[Block], comment: str, section: str) -> Case:
+    """A case of `section` of the document; without one, blocks that are not followed."""
     input = {
-        "genesis": genesis.encode(_CITY).hex(),
+        "genesis": genesis.encode(city).hex(),
         "blocks": [item.data.hex() for item in blocks],
     }
-    if not is_followed:
+    if not section:
         return Case(AREA, name, f"{SPEC}#following", comment, input, "reject")
     intermediates = run(input).intermediates
-    return Case(AREA, name, f"{SPEC}#apply", comment, input, intermediates=intermediates)
+    return Case(AREA, name, f"{SPEC}#{section}", comment, input, intermediates=intermediates)
 
 
 def _cases() -> Iterator[Case]:
@@ -155,6 +164,7 @@ def _cases() -> Iterator[Case]:
     yield from _authors(past)
     yield from _names(good)
     yield from _not_followed(good)
+    yield from change_cases(make_case)
 
 
 def _invalid(good: Carried) -> Iterator[Case]:
@@ -220,7 +230,8 @@ def _not_followed(good: Carried) -> Iterator[Case]:
         ("time-before-genesis", [_block(1, network, (), TIME_MS - 1)], "Time does not go back."),
         ("time-before-parent", [first, _block(2, first.hash, (), TIME_MS - 1)], "Nor later on."),
         ("rules-2", [_block(1, network, rules=2)], "Rules that version 1 does not know."),
-        ("change", [_block(1, network, change=b"\x01")], "Rules version 1 knows no change."),
+        ("epoch-1", [_block(1, network, epoch=1)], "Nobody recovered a quorum."),
+        ("voters-other", [_block(1, network, voters=bytes(32))], "Not those of the genesis."),
     )
     for name, blocks, comment in table:
         yield _case(name, blocks, comment, is_followed=False)

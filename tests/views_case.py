@@ -4,7 +4,6 @@ import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
-from p2pcity.city.membership import State
 from p2pcity.ledger.views_reader import LedgerEvent
 from p2pcity.ledger.views_store import ViewsStore
 from p2pcity.wire import transaction as transaction_wire
@@ -13,8 +12,7 @@ from tests.chain_case import Chain
 
 
 def open_store(chain: Chain, path: Path) -> ViewsStore:
-    state = State.from_genesis(chain.genesis)
-    return ViewsStore.open(path, genesis=chain.genesis, state=state, raft_log=chain)
+    return ViewsStore.open(path, genesis=chain.genesis, raft_log=chain)
 
 
 def apply_all(store: ViewsStore, chain: Chain) -> None:

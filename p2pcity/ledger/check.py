@@ -32,6 +32,7 @@ _ROWS_AT_ONCE: Final = 1_000
 
 # Table, its key's columns, and what its first column has to be shifted by to be a height.
 _COMPARED: Final = (
+    ("city", "one", None),
     ("blocks", "height", 0),
     ("transactions", "position", HEIGHT_SHIFT),
     ("transaction_ids", "prefix, position", None),

@@ -21,7 +21,7 @@ from p2pcity.ledger import database
 from p2pcity.ledger.block_source import BlockSource, EntryReader
 from p2pcity.ledger.views_reader import ViewsDamaged, ViewsReader, damage_named, find_event
 from p2pcity.ordering.apply import AppliedBlock, Applier, Lookup, Tip
-from p2pcity.views import blocks, meta, schema, transactions
+from p2pcity.views import blocks, city, meta, schema, transactions
 from p2pcity.views.connection import RowDamaged
 from p2pcity.views.events import EventsWriter
 from p2pcity.views.meta import Meta
@@ -43,7 +43,7 @@ CommittedEntry = tuple[int, Block | bytes | None]
 class ViewsStore:
     """Writes the views. All calls block: run them in the thread of views.db."""
 
-    def __init__(self, path: Path, genesis: Genesis, state: State, raft_log: EntryReader) -> None:
+    def __init__(self, path: Path, genesis: Genesis, raft_log: EntryReader) -> None:
         """Use `open`; this opens the file as it is and raises ViewsDamaged when it can't."""
         self._path = path
         self._raft_log = raft_log
@@ -58,30 +58,28 @@ class ViewsStore:
             try:
                 self._connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}").fetchall()
                 self._meta = self._read_meta(genesis)
+                state = city.read(self._connection, genesis)
             except BaseException:  # whatever it was, the file does not stay open
                 self._connection.close()
                 raise
         self._applier = Applier(genesis.network, state, self._meta.tip)
 
     @classmethod
-    def open(
-        cls, path: Path, *, genesis: Genesis, raft_log: EntryReader, state: State | None = None
-    ) -> Self:
+    def open(cls, path: Path, *, genesis: Genesis, raft_log: EntryReader) -> Self:
         """Open the views, or begin them anew at index 0 when they are missing or damaged.
 
         `recovery` of what is returned says why they were begun anew, None when they were not.
         Raises LockedError, SyncFailedError, ConfigError; CorruptionError when the log itself is
         damaged at the newest block.
         """
-        state = State.from_genesis(genesis) if state is None else state
         if not path.exists():
             create(path, genesis)
         try:
-            return cls(path, genesis, state, raft_log)
+            return cls(path, genesis, raft_log)
         except ViewsDamaged as damage:
             delete(path)
             create(path, genesis)
-            store = cls(path, genesis, state, raft_log)
+            store = cls(path, genesis, raft_log)
             store.recovery = damage
             return store
 
@@ -145,13 +143,13 @@ class ViewsStore:
         """
         if not entries:
             return []
-        before = self._applier.tip
+        before = self._applier.tip, self._applier.state
         applied: list[AppliedBlock] = []
         try:
             with damage_named(self._path), database.transaction(self._connection):
                 new, rows = self._apply(entries, lookup, applied)
         except BaseException:  # rolled back on disk, and so here
-            self._applier.restore(before)
+            self._applier.restore(*before)
             self._events.forget()
             raise
         self._meta = new
@@ -214,7 +212,7 @@ class ViewsStore:
         self, entries: Sequence[CommittedEntry], lookup: Lookup, applied: list[AppliedBlock]
     ) -> tuple[Meta, int]:
         """Write all rows of `entries`; the new meta row and how many rows were written."""
-        old = self._meta
+        old, old_state = self._meta, self._applier.state
         head_index, events, dropped, rows = old.head_index, old.events, old.dropped, 0
         for expected, (index, item) in enumerate(entries, old.applied_index + 1):
             assert index == expected, f"entry {index} came, {expected} is next"
@@ -238,6 +236,8 @@ class ViewsStore:
             dropped=dropped,
         )
         meta.write(self._connection, new)
+        if self._applier.state is not old_state:
+            city.write(self._connection, self._applier.state)
         return new, rows
 
 
@@ -247,6 +247,7 @@ def create(path: Path, genesis: Genesis) -> None:
         with database.transaction(connection):
             schema.create(connection)
             meta.write(connection, Meta(genesis.network, 0, 0, Tip.from_genesis(genesis), 0, 0))
+            city.write(connection, State.from_genesis(genesis))
         database.checkpoint(connection)
 
 

@@ -12,6 +12,9 @@ The order of the rules for each carried transaction, the first that fails naming
 Only applied transactions count from there on: a dropped one leaves no leaf, no event, and its
 id stays free. An event of an applied transaction whose name (author, source, id) is taken is a
 duplicate: ordered and provable, in no view.
+
+A block's change of voters is one more leaf, behind the transactions, and is in force from the
+next block on; one that does not fit the city changes nothing (`ordering.members`).
 """
 
 from collections.abc import Callable
@@ -20,8 +23,9 @@ from typing import Final, Literal, Protocol
 
 from p2pcity.city.membership import State
 from p2pcity.crypto.digest import sha256
-from p2pcity.crypto.merkle import Frontier
-from p2pcity.errors import DecodeError, DivergedError, RulesTooOldError
+from p2pcity.crypto.merkle import Frontier, leaf_hash
+from p2pcity.errors import ChangeRefused, DecodeError, DivergedError, RulesTooOldError
+from p2pcity.ordering.members import apply_bytes
 from p2pcity.wire import transaction as transaction_wire
 from p2pcity.wire.block import Block
 from p2pcity.wire.event import name_key
@@ -92,12 +96,17 @@ class AppliedTransaction:
 
 @dataclass(frozen=True, slots=True)
 class AppliedBlock:
-    """A block with what became of each of its transactions; `index` is its Raft index."""
+    """A block with what became of each of its transactions; `index` is its Raft index.
+
+    `state` is the city afterwards; `change_refusal` says why the block's change did nothing.
+    """
 
     index: int
     block: Block
     transactions: tuple[AppliedTransaction, ...]
     tip: Tip
+    state: State
+    change_refusal: str = ""
 
     @property
     def height(self) -> int:
@@ -136,14 +145,15 @@ def examine(data: bytes, network: bytes) -> Carried | DecodeError:
 class Applier:
     """Applies blocks one after the other; holds the tip and nothing else that changes.
 
-    Whoever stores the result in a transaction that may fail keeps `tip` before and gives it
-    back with `restore`.
+    Whoever stores the result in a transaction that may fail keeps `tip` and `state` before and
+    gives them back with `restore`.
     """
 
     def __init__(self, network: bytes, state: State, tip: Tip) -> None:
         self._network = network
-        self._state = state
         self._tip = tip
+        self._state = state
+        self._voters = state.voters_digest
 
     @property
     def tip(self) -> Tip:
@@ -155,9 +165,15 @@ class Applier:
         """The city after the last block that was applied."""
         return self._state
 
-    def restore(self, tip: Tip) -> None:
-        """Go back to an earlier tip: what was applied since could not be stored."""
+    def restore(self, tip: Tip, state: State) -> None:
+        """Go back to an earlier tip and state: what was applied since could not be stored."""
         self._tip = tip
+        self._take(state)
+
+    def _take(self, state: State) -> None:
+        if state is not self._state:
+            self._state = state
+            self._voters = state.voters_digest
 
     def apply(self, index: int, block: Block, known: KnownIndex, lookup: Lookup) -> AppliedBlock:
         """Apply the block of the Raft index `index` on top of the tip.
@@ -190,10 +206,22 @@ class Applier:
                 AppliedTransaction(examined, outcome, size + len(leaves), duplicates, names)
             )
             leaves.append(examined.leaf)
+        refusal = ""
+        if block.change is not None:
+            leaves.append(leaf_hash(block.change))
+            refusal = self._apply_change(block.change)
         header = block.header
         frontier = self._tip.frontier.extend(leaves)
         self._tip = Tip(header.height, block.hash, header.time_ms, frontier)
-        return AppliedBlock(index, block, tuple(applied), self._tip)
+        return AppliedBlock(index, block, tuple(applied), self._tip, self._state, refusal)
+
+    def _apply_change(self, change: bytes) -> str:
+        """Put the change into effect; return why it has none."""
+        try:
+            self._take(apply_bytes(self._state, change))
+        except ChangeRefused as error:
+            return str(error)
+        return ""
 
     def _check_follows(self, block: Block) -> None:
         header, tip = block.header, self._tip
@@ -214,10 +242,16 @@ class Applier:
                 f"{where} is under rules {header.rules}, this release knows 1 to {RULES_VERSION}",
                 remedy=_RULES_REMEDY,
             )
-        if block.change is not None:
-            raise RulesTooOldError(
-                f"{where} carries a change, which rules {RULES_VERSION} do not know",
-                remedy=_RULES_REMEDY,
+        if header.epoch != self._state.epoch:
+            raise DivergedError(
+                f"{where} is of epoch {header.epoch}, here it is {self._state.epoch}",
+                remedy=_DIVERGED_REMEDY,
+            )
+        if header.voters != self._voters:
+            raise DivergedError(
+                f"{where} names the voters {header.voters.hex()}, here they are "
+                f"{self._voters.hex()}",
+                remedy=_DIVERGED_REMEDY,
             )
 
     def _judge(

@@ -36,7 +36,7 @@ class Meta:
 
     `applied_index` is the newest Raft index that was applied, `head_index` that of the newest
     block (0 before the first). `events` counts the events in the views, `dropped` the
-    transactions of blocks that were not applied. Applied transactions are `tip.frontier.size`.
+    transactions of blocks that were not applied.
     """
 
     network: bytes

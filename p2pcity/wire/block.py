@@ -156,6 +156,38 @@ def decode(data: bytes) -> Block:
     return Block(header, header_bytes, hash_header(header_bytes), tuple(transactions), change)
 
 
+def peek_change(data: bytes) -> bytes | None:
+    """Return the change in a block's bytes, None when it has none or `data` is no block.
+
+    A block without a change is not decoded: its header counts as many leaves as it carries
+    transactions.
+    """
+    try:
+        if _counts_transactions_alone(data):
+            return None
+        return decode(data).change
+    except DecodeError:
+        return None
+
+
+def _counts_transactions_alone(data: bytes) -> bool:
+    """Whether the header's count is that of the array behind it; DecodeError, or False."""
+    # Every header has 24 to 255 bytes: two of the head, which follow the one of the block.
+    if len(data) < 3 or data[0] != 0x83 or data[1] != 0x58:
+        return False
+    at = 3 + data[2]
+    items = data[at : at + 3]
+    if not items or data[-1] != 0xF6:
+        return False
+    if 0x80 <= items[0] <= 0x97:
+        carried = items[0] - 0x80
+    elif items[0] in (0x98, 0x99):
+        carried = int.from_bytes(items[1 : items[0] - 0x96], "big")
+    else:
+        return False
+    return decode_header(data[3:at]).count == carried
+
+
 def split(data: bytes) -> tuple[bytes, tuple[bytes, ...]]:
     """Return (skeleton, bodies): the block without its events' bodies, and these in order.
 

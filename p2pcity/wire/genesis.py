@@ -114,9 +114,16 @@ class Genesis:
         return tuple(cose.decode(item, CONTENT_TYPE).kid for item in self.signatures)
 
 
-def digest_voters(voters: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return the digest of a voter set given as (key, incarnation) pairs in any order."""
-    return digest(VOTERS_DOMAIN, cbor.encode([list(pair) for pair in sorted(voters)]))
+def digest_voters(
+    voters: Iterable[tuple[bytes, bytes]], outgoing: Iterable[tuple[bytes, bytes]] = ()
+) -> bytes:
+    """Return the digest of a voter set given as (key, incarnation) pairs in any order.
+
+    `outgoing` are the voters of before, while a change goes through the joint state.
+    """
+    incoming = [list(pair) for pair in sorted(voters)]
+    before = [list(pair) for pair in sorted(outgoing)]
+    return digest(VOTERS_DOMAIN, cbor.encode([incoming, before] if before else incoming))
 
 
 def make(name: str, time_ms: int, nonce: bytes, members: Sequence[Member]) -> Genesis:

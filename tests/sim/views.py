@@ -15,8 +15,8 @@ class Views:
 
     def __init__(self, genesis: Genesis) -> None:
         self._genesis_tip = Tip.from_genesis(genesis)
-        self.state = State.from_genesis(genesis)
-        self._applier = Applier(genesis.network, self.state, self._genesis_tip)
+        self._genesis_state = State.from_genesis(genesis)
+        self._applier = Applier(genesis.network, self._genesis_state, self._genesis_tip)
         self.applied_index = 0
         self.blocks: list[AppliedBlock] = []
         self._height_of: dict[bytes, int] = {}
@@ -26,6 +26,11 @@ class Views:
     def tip(self) -> Tip:
         """Where the ledger stands here."""
         return self._applier.tip
+
+    @property
+    def state(self) -> State:
+        """The city after the newest block here."""
+        return self._applier.state
 
     def height_of(self, id_: bytes) -> int | None:
         """The height of an applied transaction."""
@@ -62,4 +67,7 @@ class Views:
                     for position, name in enumerate(item.names):
                         if name is not None and position not in item.duplicate_events:
                             del self._names[name]
-        self._applier.restore(self.blocks[-1].tip if self.blocks else self._genesis_tip)
+        if self.blocks:
+            self._applier.restore(self.blocks[-1].tip, self.blocks[-1].state)
+        else:
+            self._applier.restore(self._genesis_tip, self._genesis_state)

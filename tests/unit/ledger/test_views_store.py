@@ -1,6 +1,7 @@
 """views.db: what applied blocks leave in it, what it answers, and that it never half changes."""
 
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from p2pcity.views.position import BEGINNING, Position
 from p2pcity.views.queries import EventQuery
 from p2pcity.wire import event as event_wire
 from p2pcity.wire import transaction as transaction_wire
+from p2pcity.wire.change import ChangeVoters, LeaveJoint, NewNode, Step
 from p2pcity.wire.event import Event
 from p2pcity.wire.transaction import join_carried
 from tests.chain_case import AUTHOR, CLERK, NOW_MS, STRANGER, Chain
@@ -359,3 +361,42 @@ def test_withheld_bodies_come_as_tombstones(
     assert names(reader.query(EventQuery()).events) == [kept.id]
     # Its name stays taken.
     assert reader.has_event(event_wire.name_key(AUTHOR.public, erased.source, erased.id))
+
+
+def test_the_city_is_kept_with_the_block_that_changed_it(chain: Chain, tmp_path: Path) -> None:
+    path = tmp_path / "views.db"
+    new = NewNode("works", "2", b"j" * 16, ("/ip4/192.0.2.2/tcp/4710",))
+    add = ChangeVoters((Step("learner", STRANGER.public, new),))
+    promote = ChangeVoters((Step("voter", STRANGER.public),))
+    chain.add(chain.carried())
+    chain.add_change(add, promote, promote)
+    store = open_store(chain, path)
+    applied = store.apply_blocks(chain.pairs())
+    assert [item.change_refusal != "" for item in applied] == [False, False, False, True]
+    assert store.state == chain.state
+    assert store.frontier.size == 4
+    chain.add_change(LeaveJoint())
+    with pytest.raises(DivergedError):
+        # The second block does not follow: what the first one did to the city is taken back.
+        store.apply_blocks([*chain.pairs(5), (6, chain.blocks[0].data)])
+    before = store.state
+    assert before.sets.voters_outgoing
+    store.close()
+    store = open_store(chain, path)
+    assert store.recovery is None
+    assert store.state == before
+    store.apply_blocks(chain.pairs(5))
+    assert store.state == chain.state
+    assert not store.state.sets.voters_outgoing
+    store.close()
+
+
+def test_a_damaged_row_of_the_city_is_found(chain: Chain, tmp_path: Path) -> None:
+    path = tmp_path / "views.db"
+    open_store(chain, path).close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE city SET members = zeroblob(length(members))")
+    store = open_store(chain, path)
+    assert store.recovery is not None
+    assert "city" in str(store.recovery)
+    store.close()

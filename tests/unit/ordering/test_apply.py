@@ -190,7 +190,8 @@ def test_events_whose_name_is_taken_are_marked(chain: Chain, known: Known) -> No
         (lambda chain: chain.make([], parent=b"x" * 32), DivergedError),
         (lambda chain: chain.make([], time_ms=NOW_MS - 1), DivergedError),
         (lambda chain: chain.make([], rules=RULES_VERSION + 1), RulesTooOldError),
-        (lambda chain: chain.make([], change=b"change"), RulesTooOldError),
+        (lambda chain: chain.make([], epoch=1), DivergedError),
+        (lambda chain: chain.make([], voters=bytes(32)), DivergedError),
     ],
 )
 def test_a_block_that_does_not_follow_stops_the_node(
@@ -213,10 +214,10 @@ def test_the_first_block_stands_on_the_network_id(known: Known) -> None:
 
 def test_restore_takes_back_what_could_not_be_stored(chain: Chain, known: Known) -> None:
     applier = make_applier(chain)
-    before = applier.tip
+    before = applier.tip, applier.state
     block = chain.make([chain.carried()])
     applied = applier.apply(1, block, known, nothing)
-    applier.restore(before)
+    applier.restore(*before)
     assert applier.apply(1, block, known, nothing).tip == applied.tip
 
 

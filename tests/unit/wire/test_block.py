@@ -53,3 +53,29 @@ def test_the_overhead_is_an_upper_bound() -> None:
     made = block.make(2**63, bytes(32), 2**47, carried, 2**32, bytes(32), 2**16)
     items = sum(len(item.data) + ITEM_HEAD_BYTES_MAX for item in carried)
     assert len(made.data) <= items + OVERHEAD_BYTES_MAX
+
+
+@pytest.mark.parametrize("count", [0, 1, 23, 24, 255, 256, 300])
+@pytest.mark.parametrize("change", [None, b"", b"\xf6", b"\x00" * 400])
+def test_a_change_is_found_without_reading_the_transactions(
+    count: int, change: bytes | None
+) -> None:
+    carried = [make(MINIMAL)] * count
+    made = block.make(2**40, bytes(32), 2**40, carried, 0, bytes(32), 1, change)
+    assert block.peek_change(made.data) == change
+
+
+def test_what_is_no_block_has_no_change() -> None:
+    made = block.make(1, bytes(32), 5, [make(MINIMAL)] * 2, 0, bytes(32), 1, b"\xf6")
+    assert block.peek_change(b"") is None
+    for end in range(len(made.data)):
+        assert block.peek_change(made.data[:end]) is None
+    for at in range(0, 300, 3):
+        for other in (0x00, 0x80, 0x98, 0x99, 0xF6, 0xFF):
+            harmed = made.data[:at] + bytes([other]) + made.data[at + 1 :]
+            assert block.peek_change(harmed) in (None, b"\xf6")
+
+
+def test_a_block_with_a_change_is_as_large_as_said() -> None:
+    made = block.make(2**63, bytes(32), 2**47, [], 2**32, bytes(32), 2**16, b"x" * 65_536)
+    assert len(made.data) <= OVERHEAD_BYTES_MAX + 65_536

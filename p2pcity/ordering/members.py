@@ -1,0 +1,113 @@
+"""What a change on the ledger does to the city: who is a node, who votes, who follows.
+
+The arithmetic of voters is the core's (`raft.changes`); here it meets the registry of nodes.
+All of it is a function of the state before and the change, so every node computes the same
+(protocol/06-block.md, "Changes").
+"""
+
+from dataclasses import replace
+from types import MappingProxyType
+
+from p2pcity.city.membership import State, VoterSets
+from p2pcity.crypto import keys
+from p2pcity.errors import ChangeRefused, DecodeError
+from p2pcity.raft import changes
+from p2pcity.raft.configuration import Configuration
+from p2pcity.wire import change as change_wire
+from p2pcity.wire.change import Change, LeaveJoint, NewNode, Step
+from p2pcity.wire.genesis import GenesisNode, Role
+
+
+def configuration(state: State) -> Configuration:
+    """Return the voters and followers of `state` as Raft names them: by peer id."""
+    sets = state.sets
+    return Configuration(
+        voters=_peers(sets.voters),
+        learners=_peers(sets.learners),
+        voters_outgoing=_peers(sets.voters_outgoing),
+        learners_next=_peers(sets.learners_next),
+        observers=_peers(sets.observers),
+    )
+
+
+def apply_change(state: State, change: Change) -> State:
+    """Return the city after `change`; ChangeRefused, with the reason, when it does not fit."""
+    before = configuration(state)
+    if isinstance(change, LeaveJoint):
+        return _with(state, changes.leave_joint(before), dict(state.nodes))
+    nodes = dict(state.nodes)
+    for step in change.steps:
+        nodes[step.key] = _stepped(state, step)
+    steps = [
+        changes.Step(changes.Operation(step.operation), keys.peer_id(step.key))
+        for step in change.steps
+    ]
+    after = changes.enter_joint(before, steps)
+    if set(after.voters) == set(before.voters):
+        # Nobody else votes afterwards: two quorums that are one and the same need no joint state.
+        after = changes.simple(before, steps)
+    changed = _with(state, after, nodes)
+    names = [(node.member, node.name) for node in changed.nodes.values()]
+    if len(set(names)) != len(names):
+        raise ChangeRefused(
+            "a node of this name is in the member already",
+            remedy="Give the new node another name (p2pcity init --name), or remove the old one "
+            "first.",
+        )
+    return changed
+
+
+def apply_bytes(state: State, data: bytes) -> State:
+    """Do `apply_change` with a change's bytes; ChangeRefused when they are no change."""
+    try:
+        change = change_wire.decode(data)
+    except DecodeError as error:
+        raise ChangeRefused(f"it is no change: {error}") from None
+    return apply_change(state, change)
+
+
+def _stepped(state: State, step: Step) -> GenesisNode:
+    known = state.nodes.get(step.key)
+    if step.node is None:
+        if known is None:
+            raise ChangeRefused(
+                f"{keys.peer_id(step.key)} is no node of this city",
+                remedy="Add it first, with its card.",
+            )
+        if step.operation == "remove":
+            return known
+        role: Role = "orderer" if step.operation == "voter" else "observer"
+        return replace(known, role=role)
+    if known is not None:
+        raise ChangeRefused(
+            f"{keys.peer_id(step.key)} is a node of this city already",
+            remedy="Remove it first; its new log is somebody else to the others.",
+        )
+    role = "observer" if step.operation == "observer" else "orderer"
+    return _new(step.key, step.node, role)
+
+
+def _new(key: bytes, node: NewNode, role: Role) -> GenesisNode:
+    return GenesisNode(key, node.incarnation, role, node.addresses, node.member, node.name)
+
+
+def _with(state: State, after: Configuration, nodes: dict[bytes, GenesisNode]) -> State:
+    """Return `state` with these sets; whoever is in none of them is forgotten."""
+    sets = VoterSets(
+        voters=_keys(after.voters),
+        learners=_keys(after.learners),
+        voters_outgoing=_keys(after.voters_outgoing),
+        learners_next=_keys(after.learners_next),
+        observers=_keys(after.observers),
+    )
+    members = set(_keys(after.members))
+    kept = {key: node for key, node in nodes.items() if key in members}
+    return State(state.authors, MappingProxyType(kept), sets, state.epoch)
+
+
+def _peers(node_keys: tuple[bytes, ...]) -> tuple[str, ...]:
+    return tuple(keys.peer_id(key) for key in node_keys)
+
+
+def _keys(peers: tuple[str, ...]) -> tuple[bytes, ...]:
+    return tuple(keys.public_key(peer) for peer in peers)
