@@ -49,9 +49,12 @@ class Progress:
             or self.in_flight_bytes + config.append_bytes_max > config.in_flight_bytes_max
         )
 
-    def is_retry_due(self, tick: int, config: RaftConfig) -> bool:
-        """Whether something is under way and unanswered for so long that it may be lost."""
-        is_waiting = self.is_probe_sent or bool(self._in_flight)
+    def is_retry_due(self, tick: int, config: RaftConfig, first_index: int) -> bool:
+        """Whether something is under way and unanswered for so long that it may be lost.
+
+        The same for a peer that lacks what lies below the leader's `first_index`.
+        """
+        is_waiting = self.is_probe_sent or bool(self._in_flight) or self.next < first_index
         return is_waiting and tick - self.append_tick >= config.retry_ticks
 
     def note_sent(self, last_index: int, size: int, tick: int) -> None:
@@ -101,6 +104,12 @@ class Progress:
         self.is_probe_sent = False
         self._in_flight.clear()
         self.in_flight_bytes = 0
+
+    def probe_again(self, next_index: int) -> None:
+        """Ask once more from there down; nothing that was sent before will be answered."""
+        self.become_probe()
+        self.next = next_index
+        self.is_probe_sent = True
 
     def become_replicate(self) -> None:
         """The logs agree up to `match`: send ahead from there."""

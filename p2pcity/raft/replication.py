@@ -83,6 +83,8 @@ def handle_append_answer(raft: Raft, sender: NodeId, message: AppendAnswer) -> N
     progress.contact_tick = raft.ticks
     if message.is_rejected:
         hint = raft.raft_log.last_index_below(message.hint_index, message.hint_term)
+        # It may end below what is kept here; then nothing is sent until it was helped by others.
+        hint = min(hint, message.hint_index)
         if progress.note_rejected(message.index, hint, raft.ticks):
             raft.is_flush_due = True
         else:
@@ -109,11 +111,18 @@ def handle_heartbeat_answer(raft: Raft, sender: NodeId, message: HeartbeatAnswer
     progress.contact_tick = raft.ticks
     progress.round = max(progress.round, message.round)
     reading.confirm(raft)
-    if progress.is_retry_due(raft.ticks, raft.config):
+    if progress.is_retry_due(raft.ticks, raft.config, raft.raft_log.first_index):
+        if progress.next < raft.raft_log.first_index:
+            # What it lacks was pruned here: it has it from others by now, or says so again.
+            progress.probe_again(raft.raft_log.last_index + 1)
         # Without entries: if the peer is only slow, megabytes would not help it.
         progress.append_tick = raft.ticks
         _send_append(raft, sender, progress, ())
     elif progress.match < raft.raft_log.last_index:
+        raft.is_flush_due = True
+    elif progress.state is ProgressState.PROBE:
+        # It has everything: there is nothing to probe with, and nothing to find out.
+        progress.become_replicate()
         raft.is_flush_due = True
 
 
@@ -203,7 +212,7 @@ def _send_due(raft: Raft, peer: NodeId, progress: Progress) -> None:
     raft_log = raft.raft_log
     while progress.next <= raft_log.last_index and not progress.is_paused(raft.config):
         if progress.next < raft_log.first_index:
-            return  # Compacted here: the peer fetches these blocks by sync, from anybody.
+            return  # Pruned here: the peer fetches these blocks by sync, from anybody.
         entries = raft_log.entries(
             progress.next, raft_log.last_index + 1, raft.config.append_bytes_max
         )

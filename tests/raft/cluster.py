@@ -10,6 +10,7 @@ from p2pcity.raft import (
     RaftConfig,
     RawNode,
     ReadState,
+    Ready,
     Step,
     enter_joint,
     leave_joint,
@@ -32,6 +33,8 @@ class Member:
         self.reads: list[ReadState] = []
         self.reads_dropped: list[bytes] = []
         self.starts = 0
+        self.is_slow = False
+        self.saving: Ready | None = None
 
     @property
     def up(self) -> RawNode:
@@ -51,6 +54,7 @@ class Cluster:
         self.checkers = Checkers()
         self.queue: deque[tuple[str, str, Message]] = deque()
         self.cut: dict[tuple[str, str], bool] = {}
+        self.paused: dict[str, list[tuple[str, str, Message]]] = {}
         self.trace: list[str] | None = None
         self._seed = seed
         self._settings = settings
@@ -72,6 +76,15 @@ class Cluster:
         config = RaftConfig(id=name, **self._settings)
         applied = len(member.applied)
         member.node = RawNode(config, member.disk, member.configuration, random, applied=applied)
+
+    def fetch(self, name: str, peer: str) -> None:
+        """Give a node that is down the base and the committed entries of another one's disk."""
+        member, other = self.members[name], self.members[peer]
+        assert member.node is None, "only a node that is down is given another log"
+        member.disk.take_over(other.disk)
+        base = other.disk.first_index - 1
+        if base > len(member.applied):
+            member.applied = other.applied[:base]
 
     def join(self, name: str) -> None:
         """Start a new node, which knows the first configuration and is in none."""
@@ -100,8 +113,17 @@ class Cluster:
     def crash(self, name: str) -> None:
         """Stop a node; its disk forgets what was not synced."""
         member = self.members[name]
-        member.node = None
+        member.node = member.saving = None
+        self.paused.pop(name, None)
         member.disk.crash(None)
+
+    def pause(self, name: str) -> None:
+        """Stop a node as SIGSTOP does: it does nothing, and what is sent to it waits."""
+        self.paused[name] = []
+
+    def resume(self, name: str) -> None:
+        """Let a paused node go on; what waited for it comes first."""
+        self.queue.extendleft(reversed(self.paused.pop(name)))
 
     def partition(self, groups: list[list[str]]) -> None:
         """Let only nodes of one group hear one another."""
@@ -114,32 +136,50 @@ class Cluster:
         }
 
     def pump(self, name: str) -> bool:
-        """Do what one node wants done; returns whether that was anything."""
+        """Do what one node wants done, a slow disk's sync excepted; whether that was anything."""
         member = self.members[name]
-        if member.node is None or not member.node.has_ready():
+        if member.node is None or name in self.paused or not member.node.has_ready():
             return False
         ready = member.node.ready()
+        if member.is_slow and ready.must_sync:
+            member.saving = ready
+        else:
+            self._finish(member, ready)
+        return True
+
+    def sync(self, name: str) -> None:
+        """Let the save that a slow disk is at come to its end."""
+        member = self.members[name]
+        assert member.saving is not None, f"{name} saves nothing"
+        ready, member.saving = member.saving, None
+        self._finish(member, ready)
+
+    def _finish(self, member: Member, ready: Ready) -> None:
         member.disk.save(ready.hard_state, ready.entries, ready.must_sync)
         for to, message in ready.messages:
-            self.queue.append((name, to, message))
+            self.queue.append((member.name, to, message))
         for entry in ready.committed_entries:
             assert entry.index == len(member.applied) + 1
             member.applied.append(entry)
-            self.checkers.see_applied(name, entry)
+            self.checkers.see_applied(member.name, entry)
             self.configure(member, entry)
         member.reads += ready.read_states
         member.reads_dropped += ready.reads_dropped
-        member.node.advance(ready)
-        member.node.applied(len(member.applied))
-        self.checkers.see_node(member.node, member.disk)
+        member.up.advance(ready)
+        member.up.applied(len(member.applied))
+        self.checkers.see_node(member.up, member.disk)
         self.leave_joint(member)
-        return True
 
-    def deliver_one(self) -> bool:
-        """Deliver the oldest message, or lose it on a cut link."""
-        if not self.queue:
+    def deliver_one(self, receiver: str | None = None) -> bool:
+        """Deliver the oldest message (to this receiver), or lose it on a cut link."""
+        found = next((one for one in self.queue if receiver in (None, one[1])), None)
+        if found is None:
             return False
-        sender, to, message = self.queue.popleft()
+        self.queue.remove(found)
+        sender, to, message = found
+        if to in self.paused:
+            self.paused[to].append((sender, to, message))
+            return True
         is_lost = (sender, to) in self.cut or self.members[to].node is None
         if self.trace is not None:
             self.trace.append(f"{sender}->{to} {describe(message)}{' lost' if is_lost else ''}")
@@ -156,13 +196,14 @@ class Cluster:
                 return
         raise AssertionError("the cluster does not come to rest")
 
-    def tick(self, names: list[str] | None = None) -> None:
-        """One tick for these nodes or all, then settle."""
+    def tick(self, names: list[str] | None = None, *, is_held: bool = False) -> None:
+        """One tick for these nodes or all, then settle, unless messages are held back."""
         for name in names or self.members:
             node = self.members[name].node
-            if node is not None:
+            if node is not None and name not in self.paused:
                 node.tick()
-        self.settle()
+        if not is_held:
+            self.settle()
 
     def ticks(self, count: int) -> None:
         """Several ticks for all nodes."""

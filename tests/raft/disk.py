@@ -11,33 +11,36 @@ class Disk:
     def __init__(self) -> None:
         self.hard_state = HardState()
         self.syncs = 0
+        self._base = Entry(0, 0, b"")
         self._entries: list[Entry] = []
         self._synced: tuple[HardState, tuple[Entry, ...]] = (HardState(), ())
 
     @property
     def first_index(self) -> int:
-        """Nothing is ever compacted."""
-        return 1
+        """What `prune` left."""
+        return self._base.index + 1
 
     @property
     def last_index(self) -> int:
-        """The number of entries."""
-        return len(self._entries)
+        """The index of the newest entry."""
+        return self._base.index + len(self._entries)
 
     def term(self, index: int) -> int:
         """The term at an index, 0 before the first entry."""
-        assert 0 <= index <= self.last_index
-        return self._entries[index - 1].term if index else 0
+        assert self._base.index <= index <= self.last_index
+        offset = index - self.first_index
+        return self._entries[offset].term if offset >= 0 else self._base.term
 
     def entries(self, low: int, high: int, bytes_max: int) -> list[Entry]:
         """A slice; at least one entry."""
-        assert 1 <= low < high <= self.last_index + 1
+        assert self.first_index <= low < high <= self.last_index + 1
+        found = self._entries[low - self.first_index : high - self.first_index]
         total = 0
-        for count, entry in enumerate(self._entries[low - 1 : high - 1]):
+        for count, entry in enumerate(found):
             total += len(entry.payload)
             if total > bytes_max and count:
-                return self._entries[low - 1 : low - 1 + count]
-        return self._entries[low - 1 : high - 1]
+                return found[:count]
+        return found
 
     def save(
         self, hard_state: HardState | None, entries: tuple[Entry, ...], must_sync: bool
@@ -46,13 +49,31 @@ class Disk:
         if entries:
             first = entries[0].index
             assert self.hard_state.commit < first <= self.last_index + 1, "no gaps, nor holes"
-            self._entries[first - 1 :] = entries
+            self._entries[first - self.first_index :] = entries
         if hard_state is not None:
             assert hard_state.commit <= self.last_index, "what is committed is there"
             self.hard_state = hard_state
         if must_sync:
             self.syncs += 1
             self._synced = (self.hard_state, tuple(self._entries))
+
+    def prune(self, index: int) -> None:
+        """Keep nothing up to `index`, which is committed, but its term."""
+        assert self.first_index <= index <= self.hard_state.commit, "only what is committed goes"
+        kept = index - self._base.index
+        self._base = self._entries[kept - 1]
+        del self._entries[:kept]
+        self._synced = (self.hard_state, tuple(self._entries))
+
+    def take_over(self, other: "Disk") -> None:
+        """Begin where `other` begins, with what is committed there; term and vote stay."""
+        self._base = other._base
+        commit = other.hard_state.commit
+        self._entries = [entry for entry in other._entries if entry.index <= commit]
+        term = max(self.hard_state.term, self.term(commit))
+        vote = self.hard_state.vote if term == self.hard_state.term else None
+        self.hard_state = HardState(term, vote, commit)
+        self._synced = (self.hard_state, tuple(self._entries))
 
     def crash(self, random: Random | None) -> None:
         """Lose what was not synced; with `random`, the page cache may have kept it."""

@@ -1,13 +1,16 @@
 """Runs a story: commands, `----`, and what the cluster said (see testdata/).
 
 Commands: cluster voters=N [learners=N] [setting=value]; terms NODE T,T,...; campaign NODE;
-propose NODE "text" [times]; tick NODE [times]; ticks TIMES; settle; partition 1 2 | 3; heal;
-drop FROM TO; crash NODE; restart NODE; transfer NODE TO; read NODE CONTEXT; reads;
-unreachable NODE PEER; forge FROM TO Message key=value...; status; logs; progress NODE;
-ignored NODE; trace (the messages since the last `trace` or `hush`); hush; hold (nothing is
-delivered any more, but by `deliver TIMES`; `lose` empties the queue); join NODE; change NODE
-v4 l5 o6 r1 (vote, learn, observe, remove); leave NODE; manual (joint states do not end by
-themselves); configurations.
+propose NODE "text" [times]; tick NODE [times]; ticks TIMES; beat TIMES NODE... (each in turn);
+settle; partition 1 2 | 3; heal; drop FROM TO; crash NODE; restart NODE; transfer NODE TO;
+read NODE CONTEXT; reads; unreachable NODE PEER; forge FROM TO Message key=value...; status; logs;
+progress NODE; ignored NODE; trace (the messages since the last `trace` or `hush`); hush; hold
+(nothing is delivered any more, but by `deliver TIMES [TO]`; `lose [TO]` empties the queue);
+join NODE; change NODE v4 l5 o6 r1 (vote, learn, observe, remove); leave NODE; manual (joint
+states do not end by themselves, until `auto`); configurations; applied; slow NODE (its syncs
+wait), saving, sync NODE [times] (one ends), fast NODE; pause NODE, resume NODE (SIGSTOP and
+SIGCONT: messages wait meanwhile); prune NODE INDEX (its log begins behind that), fetch NODE PEER
+(which is down and starts with what is committed on PEER's disk).
 """
 
 import shlex
@@ -54,16 +57,18 @@ class Script:
     def do_hold(self) -> None:
         self._is_held = True
 
-    def do_deliver(self, times: str) -> None:
+    def do_deliver(self, times: str, to: str | None = None) -> None:
         for _ in range(int(times)):
             for name in self.cluster.members:
                 self.cluster.pump(name)
-            self.cluster.deliver_one()
+            self.cluster.deliver_one(to)
         for name in self.cluster.members:
             self.cluster.pump(name)
 
-    def do_lose(self) -> None:
+    def do_lose(self, to: str | None = None) -> None:
+        kept = [one for one in self.cluster.queue if to not in (None, one[1])]
         self.cluster.queue.clear()
+        self.cluster.queue.extend(kept)
 
     def do_settle(self) -> None:
         self._is_held = False
@@ -94,10 +99,16 @@ class Script:
 
     def do_tick(self, node: str, times: str = "1") -> None:
         for _ in range(int(times)):
-            self.cluster.tick([node])
+            self.cluster.tick([node], is_held=self._is_held)
 
     def do_ticks(self, times: str) -> None:
-        self.cluster.ticks(int(times))
+        for _ in range(int(times)):
+            self.cluster.tick(is_held=self._is_held)
+
+    def do_beat(self, times: str, *nodes: str) -> None:
+        for _ in range(int(times)):
+            for node in nodes:
+                self.do_tick(node)
 
     def do_partition(self, *words: str) -> None:
         self.cluster.partition([group.split() for group in " ".join(words).split("|")])
@@ -119,11 +130,53 @@ class Script:
         self.cluster.members[node].up.transfer_leader(to)
         self._settle()
 
+    def do_slow(self, node: str) -> None:
+        self.cluster.members[node].is_slow = True
+
+    def do_sync(self, node: str, times: str = "1") -> None:
+        for _ in range(int(times)):
+            self.cluster.sync(node)
+            self._settle()
+
+    def do_saving(self) -> None:
+        for name, member in self.cluster.members.items():
+            if member.saving is not None:
+                entries = (f"{entry.index}@{entry.term}" for entry in member.saving.entries)
+                self._say(f"{name} [{' '.join(entries)}]")
+
+    def do_fast(self, node: str) -> None:
+        member = self.cluster.members[node]
+        member.is_slow = False
+        if member.saving is not None:
+            self.cluster.sync(node)
+        self._settle()
+
+    def do_pause(self, node: str) -> None:
+        self.cluster.pause(node)
+
+    def do_resume(self, node: str) -> None:
+        self.cluster.resume(node)
+        self._settle()
+
+    def do_prune(self, node: str, index: str) -> None:
+        self.cluster.members[node].disk.prune(int(index))
+
+    def do_fetch(self, node: str, peer: str) -> None:
+        self.cluster.fetch(node, peer)
+
+    def do_applied(self) -> None:
+        for name, member in self.cluster.members.items():
+            texts = (entry.payload.decode() or "-" for entry in member.applied)
+            self._say(f"{name} {' '.join(texts)}")
+
     def do_join(self, node: str) -> None:
         self.cluster.join(node)
 
     def do_manual(self) -> None:
         self.cluster.has_auto_leave = False
+
+    def do_auto(self) -> None:
+        self.cluster.has_auto_leave = True
 
     def do_change(self, node: str, *words: str) -> None:
         payload = " ".join(("change", *words)).encode()

@@ -82,6 +82,11 @@ def picture(configuration: Configuration, since: dict[str, int]) -> list[str]:
 
 
 @pytest.mark.skipif(not TABLES.is_dir(), reason=f"etcd's tables are not in {VECTORS}")
+def test_every_table_is_run() -> None:
+    assert sorted(path.stem for path in TABLES.iterdir()) == sorted(NAMES)
+
+
+@pytest.mark.skipif(not TABLES.is_dir(), reason=f"etcd's tables are not in {VECTORS}")
 @pytest.mark.parametrize("name", NAMES)
 def test_table_of_etcd(name: str) -> None:
     """Every command of the table gives the configuration, or the refusal, that etcd gives."""

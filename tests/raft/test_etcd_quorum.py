@@ -98,6 +98,11 @@ def answer_to(case: Case) -> str:
     return "∞" if index == quorum.UNBOUNDED else str(index)
 
 
+@pytest.mark.skipif(not TABLES.is_dir(), reason=f"etcd's tables are not in {VECTORS}")
+def test_every_table_is_run() -> None:
+    assert sorted(path.stem for path in TABLES.iterdir()) == sorted(FILES)
+
+
 @pytest.mark.skipif(not TABLES.parent.is_dir(), reason=f"etcd's tables are not in {VECTORS}")
 @pytest.mark.parametrize("name", FILES)
 def test_table_of_etcd(name: str) -> None:

@@ -23,8 +23,23 @@ def test_a_probe_is_sent_once() -> None:
     progress.note_sent(9, 3, 0)
     assert progress.is_paused(CONFIG)
     assert progress.next == 5
-    assert not progress.is_retry_due(1, CONFIG)
-    assert progress.is_retry_due(2, CONFIG)
+    assert not progress.is_retry_due(1, CONFIG, 1)
+    assert progress.is_retry_due(2, CONFIG, 1)
+
+
+def test_who_lacks_what_was_pruned_is_asked_again() -> None:
+    """The leader's log begins at 6 now; the peer rejected everything above 2."""
+    progress = Progress(match=0, next_index=9, tick=0)
+    progress.note_sent(9, 3, 0)
+    assert progress.note_rejected(8, 2, 1)
+    assert progress.next == 3
+    assert not progress.is_retry_due(3, CONFIG, 3)
+    assert progress.is_retry_due(3, CONFIG, 6)
+    progress.probe_again(12)
+    assert progress.is_paused(CONFIG)
+    assert progress.note_accepted(11, 4)
+    assert (progress.match, progress.next) == (11, 12)
+    assert progress.state is ProgressState.REPLICATE
 
 
 @pytest.mark.parametrize(
