@@ -3,8 +3,10 @@
 All that a seed checks is checked here too; the test adds what its scenario promises.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 from tests.sim.checkers import check
 from tests.sim.city import memory_installed
@@ -12,10 +14,11 @@ from tests.sim.clients import Clients
 from tests.sim.cluster import Cluster
 from tests.sim.network import GOSSIP, RAFT
 from tests.sim.node import Node
-from tests.sim.run import finish
+from tests.sim.run import finish, run_seed
 from tests.sim.world import SECOND, World
 
 Pairs = list[tuple[int, int]]
+SEEDS: Final = (1, 2)
 
 
 class Stage:
@@ -104,3 +107,15 @@ def staged(seed: int, size: int) -> Iterator[Stage]:
                 node.resume()
             check(node.is_up or node.start(), f"{node} does not start: {node.refusals}")
         finish(stage.world, stage.cluster, stage.clients)
+
+
+def hold(kinds: tuple[str, ...], seeds: tuple[int, ...] = SEEDS) -> Counter[str]:
+    """Seeds with these kinds of fault alone; each strikes, and what else happened is counted."""
+    struck: Counter[str] = Counter()
+    for seed in seeds:
+        outcome = run_seed(seed, kinds=kinds)
+        assert not outcome.failure, f"seed {seed} with {kinds}: {outcome.failure}"
+        assert outcome.is_counted
+        struck.update(outcome.struck)
+    assert not [kind for kind in kinds if not struck[kind]], struck
+    return struck

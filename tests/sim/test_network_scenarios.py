@@ -5,12 +5,10 @@ import pytest
 from tests.sim.faults_network import ring
 from tests.sim.network import GOSSIP, RAFT
 from tests.sim.node import Node
-from tests.sim.run import run_seed
-from tests.sim.stage import Stage, staged
+from tests.sim.stage import SEEDS, Stage, hold, staged
 from tests.sim.world import SECOND
 
 SIZES = pytest.mark.parametrize("size", [3, 4, 5, 7])
-SEEDS = (1, 2)
 
 
 def _around(stage: Stage, node: Node) -> list[tuple[int, int]]:
@@ -153,17 +151,17 @@ def test_flapping_links_raise_few_terms(size: int, is_one_link: bool) -> None:
 
 @pytest.mark.scenario("C8", tier="S")
 def test_seeds_hold_on_a_bad_network() -> None:
-    _hold(("loss", "duplication", "delay", "reorder", "clog"))
+    hold(("loss", "duplication", "delay", "reorder", "clog"))
 
 
 @pytest.mark.scenario("C9", tier="S")
 def test_seeds_hold_under_swizzle_clogging() -> None:
-    _hold(("swizzle clog",))
+    hold(("swizzle clog",))
 
 
 @pytest.mark.scenario("C10", tier="S")
 def test_seeds_hold_when_answers_get_lost_and_clients_retry() -> None:
-    _hold(("lost answers", "duplicate submit"))
+    hold(("lost answers", "duplicate submit"))
 
 
 @pytest.mark.scenario("C13", tier="S")
@@ -192,14 +190,3 @@ def test_ordering_goes_on_without_gossip() -> None:
             term = stage.term
             stage.wait_blocks(3, 60)
             assert stage.term == term
-
-
-def _hold(kinds: tuple[str, ...]) -> None:
-    """Seeds with these kinds of fault alone, each of which strikes."""
-    struck: set[str] = set()
-    for seed in SEEDS:
-        outcome = run_seed(seed, kinds=kinds)
-        assert not outcome.failure, f"seed {seed} with {kinds}: {outcome.failure}"
-        assert outcome.is_counted
-        struck |= {kind for kind, count in outcome.struck.items() if count}
-    assert struck >= set(kinds)
