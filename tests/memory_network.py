@@ -249,6 +249,8 @@ class City:
         self._number = 0
         self._begin_s = trio.current_time()
         self.clock_offset_ms = 0
+        # Of single nodes, by peer id; the one above moves all clocks.
+        self.clock_offsets_ms: dict[str, int] = {}
         roles: list[Role] = ["orderer" for _ in range(orderers)]
         roles += ["observer" for _ in range(observers)]
         made = [
@@ -271,7 +273,11 @@ class City:
             ledger=LedgerSection(disk_free_bytes_min=0),
         )
         identity = Identity(key, self.author, peer, self.genesis, nodes[peer], nodes)
-        return WholeNode(directory.name, key, config, identity, self.wires, self.now_ms)
+
+        def now_ms() -> int:
+            return self.now_ms() + self.clock_offsets_ms.get(peer, 0)
+
+        return WholeNode(directory.name, key, config, identity, self.wires, now_ms)
 
     def now_ms(self) -> int:
         passed_ms = int((trio.current_time() - self._begin_s) * 1000)

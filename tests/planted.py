@@ -13,6 +13,7 @@ from unittest import mock
 
 from p2pcity.ledger import segment_log, segment_recovery
 from p2pcity.ordering.apply import Applier
+from p2pcity.ordering.clock_rule import ClockRule
 from p2pcity.ordering.pump import Pump, Save
 from p2pcity.raft import reading, replication
 from p2pcity.raft.raft import Raft
@@ -110,6 +111,10 @@ def _torn_tail_not_cut() -> Iterator[None]:
         yield
 
 
+def _wild_clock_proposes() -> AbstractContextManager[Any]:
+    return mock.patch.object(ClockRule, "may_propose", return_value=True)
+
+
 PLANTED: Final[dict[str, Planted]] = {
     "vote-not-synced": Planted("a vote leaves before it is on disk", _vote_not_synced, 3),
     "append-before-sync": Planted(
@@ -128,6 +133,9 @@ PLANTED: Final[dict[str, Planted]] = {
     ),
     "torn-tail-kept": Planted(
         "a torn tail stays, and new records follow it", _torn_tail_not_cut, 30
+    ),
+    "wild-clock-proposes": Planted(
+        "a leader's clock is not compared with the voters'", _wild_clock_proposes, 30
     ),
 }
 """Every planted bug by its name."""

@@ -130,7 +130,6 @@ MISSING: Final[dict[str, str]] = {
     "A12": "P",
     "A13": "P",
     "A18": "P",
-    "B1": "S/T",
     "B4": "P",
     "B6": "P",
     "C1": "T,P",

@@ -36,7 +36,9 @@ MESSAGES: Final[dict[str, Message]] = {
     "append-answer": AppendAnswer(8, 13),
     "append-answer-rejected": AppendAnswer(8, 11, True, 6, 4),
     "heartbeat": Heartbeat(8, 10, 3),
+    "heartbeat-sent": Heartbeat(8, 10, 3, sent=86_400_125),
     "heartbeat-answer": HeartbeatAnswer(8, 3),
+    "heartbeat-answer-time": HeartbeatAnswer(8, 3, sent=86_400_125, time_ms=1_767_225_600_500),
     "commit": CommitNotice(8, 13),
     "timeout-now": TimeoutNow(8),
     "read": ReadRequest(8, 4611686018427387904),
@@ -49,6 +51,9 @@ def _fields(message: Message) -> dict[str | int, cbor.Value]:
     fields = cbor.decode(raft.encode(message))
     assert isinstance(fields, dict)
     return fields
+
+
+OPTIONAL: Final = ("sent", "time")
 
 
 def _later() -> dict[str | int, cbor.Value]:
@@ -76,7 +81,13 @@ def _broken() -> dict[str, tuple[bytes, str]]:
             cbor.encode({**fields, "term": -1}),
             "a term is unsigned",
         )
+        for moment in OPTIONAL:
+            if moment in fields:
+                negative = cbor.encode({**fields, moment: -1})
+                found[f"{name}-negative-{moment}"] = (negative, "a moment is unsigned")
         for key in fields:
+            if key in OPTIONAL:
+                continue
             less = {other: value for other, value in fields.items() if other != key}
             found[f"{name}-without-{key}"] = (cbor.encode(less), "every field is there")
     wrongs: dict[str, cbor.Value] = {"text": [8, "x"], "long": [8, b"", 1], "bare": 8}

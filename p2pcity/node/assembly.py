@@ -144,7 +144,7 @@ class Parts:
             mempool=self.mempool,
             state=self.view,
             network=network,
-            now_ms=self.now_ms,
+            now_ms=self._corrected_ms,
             on_admitted=self._on_admitted,
             on_rejected=self._on_rejected,
             run_in_thread=self._run_in_thread,
@@ -247,7 +247,10 @@ class Parts:
         )
 
         self.peer_status = PeerStatus(
-            network=self.network, own=self._status_answer, now_ms=self.now_ms
+            network=self.network,
+            own=self._status_answer,
+            now_ms=self.now_ms,
+            clocks=self.ordering.clock_rule.clocks,
         )
 
     def _make_service(self) -> None:
@@ -296,7 +299,7 @@ class Parts:
         signer = None
         if identity.author is not None:
             signer = Signer(
-                identity.author, identity.genesis.network, self._random_bytes, self.now_ms
+                identity.author, identity.genesis.network, self._random_bytes, self._corrected_ms
             )
         self.submitting = Submitting(
             intake=self.intake,
@@ -314,7 +317,7 @@ class Parts:
             waiters=self.waiters,
             outbox=self.outbox,
             forget=self.submitting.forget,
-            now_ms=self.now_ms,
+            now_ms=self._corrected_ms,
         )
         self.reoffering = Reoffering(
             outbox=stores.outbox,
@@ -332,6 +335,11 @@ class Parts:
     def _tip(self) -> Parent:
         tip = self.stores.views.tip
         return Parent(tip.height, tip.hash, tip.time_ms)
+
+    def _corrected_ms(self) -> int:
+        """The time that expiry is judged by, Unix ms: a wrong clock must not let all expire."""
+        now_ms = self.now_ms()
+        return self.ordering.clock_rule.corrected_ms(now_ms) if self._is_joined else now_ms
 
     def _hello(self) -> Hello:
         return Hello(

@@ -11,6 +11,8 @@ from p2pcity.errors import DecodeError
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.ledger.writer import WriterThread
 from p2pcity.mempool.mempool import Mempool
+from p2pcity.ordering.clock_rule import ClockRule
+from p2pcity.ordering.clocks import Clocks
 from p2pcity.ordering.proposer import Parent, Proposer
 from p2pcity.ordering.pump import Pump, Save
 from p2pcity.raft.config import RaftConfig
@@ -53,6 +55,7 @@ class OrderingLoop:
         rng: random.Random,
     ) -> None:
         self.raw_node = RawNode(config, raft_log, configuration, rng, applied=applied_index())
+        self.clock_rule = ClockRule(self.raw_node, config.id, Clocks(_steady_clock_ms))
         self.proposer = Proposer(
             self.raw_node,
             mempool,
@@ -61,6 +64,7 @@ class OrderingLoop:
             rules=rules,
             tip=tip,
             applied_index=applied_index,
+            is_clock_right=self.clock_rule.may_propose,
         )
         self._pump = Pump(self.raw_node, send=self._send, apply=on_committed, answer_reads=on_reads)
         self._raft_log = raft_log
@@ -121,6 +125,7 @@ class OrderingLoop:
             _logger.warning("raft_message_malformed", peer=sender, reason=error.reason)
             return False
         if not self._is_deaf:
+            self.clock_rule.take(sender, message)
             self.raw_node.step(sender, message)
             self.wake()
         return True
@@ -136,6 +141,7 @@ class OrderingLoop:
 
     async def _turn(self) -> None:
         while True:
+            self._keep_clock_rule()
             self.proposer.propose(self._now_ms())
             save = self._pump.begin()
             # Before the break: a leader that steps down for lack of a quorum has nothing to save.
@@ -180,12 +186,18 @@ class OrderingLoop:
                 self.wake()
 
     def _send(self, receiver: str, message: Message) -> None:
-        data = raft_wire.encode(message)
+        data = raft_wire.encode(self.clock_rule.stamp(message, self._now_ms()))
         # Appends share one lane, so that they keep their order; megabytes of them must not delay
         # a heartbeat, so the rest has a lane of its own.
         lane: Lane = "bulk" if isinstance(message, Append) else "control"
         if not self._transport_send(receiver, lane, data) and lane == "bulk":
             self.raw_node.report_unreachable(receiver)
+
+    def _keep_clock_rule(self) -> None:
+        voter = self.clock_rule.turn(self._now_ms())
+        if voter is not None:
+            reasons = self.clock_rule.alarms(self._now_ms())
+            _logger.error("clock_not_right", handed_to=voter, reason="; ".join(reasons))
 
     def _note_leader(self) -> None:
         seen = (self.raw_node.term, self.raw_node.leader)
@@ -197,3 +209,7 @@ class OrderingLoop:
             self._leader_moved.set()
             self._leader_moved = trio.Event()
             _logger.info("role", role=self.raw_node.role.value, term=seen[0], leader=seen[1])
+
+
+def _steady_clock_ms() -> int:
+    return round(trio.current_time() * 1000)

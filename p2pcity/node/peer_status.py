@@ -7,6 +7,7 @@ import trio
 
 from p2pcity.errors import LocalError, RemoteError
 from p2pcity.net.network import Network
+from p2pcity.ordering.clocks import Clocks
 from p2pcity.wire import sync as sync_wire
 from p2pcity.wire.sync import StatusAnswer, StatusQuery
 
@@ -25,10 +26,12 @@ class PeerStatus:
         network: Network,
         own: Callable[[], StatusAnswer],
         now_ms: Callable[[], int],
+        clocks: Clocks,
     ) -> None:
         self._network = network
         self._own = own
         self._now_ms = now_ms
+        self._clocks = clocks
         self._answers: dict[str, StatusAnswer] = {}
         self._clock_offsets_ms: dict[str, int] = {}
 
@@ -55,7 +58,7 @@ class PeerStatus:
             await trio.sleep(_PERIOD_S)
 
     async def _ask(self, peer: str) -> None:
-        asked_ms = self._now_ms()
+        asked_ms, asked_steady_ms = self._now_ms(), self._clocks.steady_ms()
         try:
             data = await self._network.request(
                 peer, "status", sync_wire.encode(StatusQuery()), _DEADLINE_S
@@ -69,6 +72,7 @@ class PeerStatus:
             return
         if self._network.is_connected(peer):
             self._answers[peer] = answer
+            self._clocks.heard(peer, answer.time_ms, asked_steady_ms)
             self._clock_offsets_ms[peer] = answer.time_ms - (asked_ms + self._now_ms()) // 2
 
     def answer(self, data: bytes) -> bytes:

@@ -155,7 +155,7 @@ class Status:
                 for (kind, reason), count in sorted(self._intake.verdicts.items())
             },
             "is_ready": not reasons,
-            "alarms": list(reasons),
+            "alarms": [*reasons, *self._ordering.clock_rule.alarms(self._now_ms())],
         }
 
     def _disk(self) -> Mapping[str, object]:

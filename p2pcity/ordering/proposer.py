@@ -42,6 +42,7 @@ class Proposer:
         rules: int,
         tip: Callable[[], Parent],
         applied_index: Callable[[], int],
+        is_clock_right: Callable[[int], bool],
     ) -> None:
         self._raw_node = raw_node
         self._mempool = mempool
@@ -50,6 +51,7 @@ class Proposer:
         self._rules = rules
         self._ledger_tip = tip
         self._applied_index = applied_index
+        self._is_clock_right = is_clock_right
         self._term = 0
         self._starts_at: int | None = None
         self._tip: Parent | None = None
@@ -70,10 +72,11 @@ class Proposer:
     def propose(self, now_ms: int) -> list[tuple[int, Block]]:
         """Propose as many blocks as may be in flight; the (index, block) pairs proposed.
 
-        `now_ms` is the wall clock in Unix ms; a block's time is never below its parent's.
+        `now_ms` is the wall clock in Unix ms; a block's time is never below its parent's. Nothing
+        is proposed while `is_clock_right` says no of it.
         """
         proposed: list[tuple[int, Block]] = []
-        if not self._is_ready():
+        if not self._is_ready() or not self._is_clock_right(now_ms):
             return proposed
         while len(self._in_flight) < BLOCKS_IN_FLIGHT_MAX:
             made = self._propose_one(now_ms)

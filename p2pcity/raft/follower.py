@@ -52,7 +52,7 @@ def handle_heartbeat(raft: Raft, sender: NodeId, message: Heartbeat) -> None:
     if not _follow(raft, sender):
         return
     _commit(raft, message.commit)
-    raft.send(sender, HeartbeatAnswer(raft.term, message.round))
+    raft.send(sender, HeartbeatAnswer(raft.term, message.round, message.sent))
 
 
 def handle_commit_notice(raft: Raft, sender: NodeId, message: CommitNotice) -> None:

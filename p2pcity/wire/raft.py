@@ -98,20 +98,28 @@ class AppendAnswer:
 class Heartbeat:
     """The leader is alive; `commit` never exceeds what this follower acknowledged.
 
-    `round` numbers rounds within the leader's term; zero confirms no read.
+    `round` numbers rounds within the leader's term; zero confirms no read. `sent` is the leader's
+    own mark of the moment, in ms of a clock that never steps; None: it does not ask for clocks.
     """
 
     term: int
     commit: int
     round: int = 0
+    sent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatAnswer:
-    """A peer in this `term` heard the heartbeat of this `round`."""
+    """A peer in this `term` heard the heartbeat of this `round`.
+
+    `sent` is the heartbeat's, `time_ms` the peer's wall clock as it answers (Unix ms); None when
+    the heartbeat had no `sent`.
+    """
 
     term: int
     round: int = 0
+    sent: int | None = None
+    time_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +193,11 @@ _UINTS: Final[dict[str, tuple[str, ...]]] = {
     "read": ("term", "number"),
     "read-answer": ("term", "number", "index"),
 }
+# Left out while None: (key on the wire, attribute).
+_OPTIONAL: Final[dict[str, tuple[tuple[str, str], ...]]] = {
+    "heartbeat": (("sent", "sent"),),
+    "heartbeat-answer": (("sent", "sent"), ("time", "time_ms")),
+}
 _BOOLS: Final[dict[str, tuple[str, ...]]] = {
     "vote": ("is_pre", "is_transfer"),
     "vote-answer": ("is_granted", "is_pre"),
@@ -200,6 +213,9 @@ def encode(message: Message) -> bytes:
         fields[key] = getattr(message, key)
     for key in _BOOLS.get(name, ()):
         fields[key] = getattr(message, key)
+    for key, attribute in _OPTIONAL.get(name, ()):
+        if (number := getattr(message, attribute)) is not None:
+            fields[key] = number
     if isinstance(message, Append):
         fields["entries"] = [[entry.term, entry.payload] for entry in message.entries]
     return cbor.encode(cast("cbor.Value", fields))
@@ -225,6 +241,9 @@ def decode(data: bytes) -> Message:
         if not isinstance(flag, bool):
             raise DecodeError(f"{key} of a raft message is not a boolean")
         values[key] = flag
+    for key, attribute in _OPTIONAL.get(name, ()):
+        if key in fields:
+            values[attribute] = _uint(fields[key], key)
     if kind is Append:
         first = cast("int", values["previous_index"]) + 1
         values["entries"] = _entries(fields.get("entries"), first)

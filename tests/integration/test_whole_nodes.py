@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trio
@@ -10,6 +11,8 @@ import trio
 from p2pcity.api.service import EventInput
 from p2pcity.errors import Unavailable
 from tests.memory_network import DEADLINE_S, City, WholeNode
+
+TEN_YEARS_MS = 10 * 365 * 24 * 3_600_000
 
 pytestmark = pytest.mark.integration
 
@@ -32,6 +35,10 @@ def others(city: City, *nodes: WholeNode) -> list[WholeNode]:
 
 def orderers(city: City, *without: WholeNode) -> list[WholeNode]:
     return [node for node in city.nodes[:3] if node not in without]
+
+
+def alarms(node: WholeNode) -> list[str]:
+    return cast(list[str], node.parts.status.status()["alarms"])
 
 
 async def test_each_node_takes_transactions_and_all_agree(city: City) -> None:
@@ -260,3 +267,45 @@ async def test_a_city_of_one(tmp_path: Path, nursery: trio.Nursery) -> None:
     await city.start(node)
     assert node.height == 1
     await node.stop()
+
+
+@pytest.mark.scenario("B1", tier="T")
+@pytest.mark.parametrize("offset_ms", [TEN_YEARS_MS, -TEN_YEARS_MS, 3_600_000, 6000])
+async def test_a_leader_with_a_wild_clock_hands_over(city: City, offset_ms: int) -> None:
+    """Its time gets into no block, nothing expires, and what it takes from clients goes through."""
+    wild = await city.wait_leader()
+    await wild.submit(city.carried())
+    city.clock_offsets_ms[wild.peer] = offset_ms
+    right = orderers(city, wild)
+    await city.wait_leader(right)
+    for node in (wild, *right):
+        [answer] = await node.submit(city.carried())
+        assert answer.status == "committed", node.name
+    await city.wait_same_head()
+    for node in city.nodes:
+        off_ms = node.parts.stores.views.head_time_ms - city.now_ms()
+        assert abs(off_ms) < 5000 + DEADLINE_S * 1000, node.name
+    [alarm] = alarms(wild)
+    assert "set it, and let NTP keep it" in alarm
+    for node in right:
+        assert alarms(node) == []
+    # Right again, it may lead again.
+    city.clock_offsets_ms[wild.peer] = 0
+    await city.wait_until(lambda: alarms(wild) == [], "no alarm")
+
+
+@pytest.mark.scenario("B1", tier="T")
+async def test_two_right_clocks_go_on_without_the_leader_whose_clock_is_wild(city: City) -> None:
+    """It is cut off as well, so it hands over to nobody and proposes nothing of its own time."""
+    wild = await city.wait_leader()
+    await wild.submit(city.carried())
+    city.wires.cut_off(wild.peer)
+    city.clock_offsets_ms[wild.peer] = TEN_YEARS_MS
+    right = orderers(city, wild)
+    await city.wait_leader(right)
+    carried = city.carried()
+    [answer] = await wild.submit(carried, wait="accepted")
+    assert answer.status == "pending"
+    city.wires.heal()
+    await city.wait_on_ledger(carried)
+    assert all(node.parts.stores.views.head_time_ms < city.now_ms() + 5000 for node in right)

@@ -7,16 +7,21 @@ back, I7 only valid transactions, byte for byte as submitted; and nothing that a
 """
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from p2pcity.crypto import merkle
 from p2pcity.crypto.digest import sha256
 from p2pcity.ordering.apply import AppliedBlock
+from p2pcity.wire.block import Block
+from p2pcity.wire.limits import CLOCK_AHEAD_MS_MAX
 from p2pcity.wire.raft import AppendAnswer, Message, VoteAnswer, VoteRequest
 from tests.sim.city import Sample
 
 if TYPE_CHECKING:
     from tests.sim.node import Node
+
+_CLOCK_SLACK_MS: Final = 20
+"""Right clocks may be 10 ms off, and whole milliseconds are compared."""
 
 
 class Violation(AssertionError):
@@ -38,6 +43,7 @@ class Checkers:
         self.reads = 0
         self.session_reads = 0
         self.height_told = 0
+        self.times_checked = 0
         self.commit = 0
         self._network = network
         self._genuine: dict[bytes, Sample] = {}
@@ -86,6 +92,22 @@ class Checkers:
             self._names.update(sample.names)
             check(again == item.duplicate_events, f"I2 event names at {height}: {again} again")
         self.chain.append(done)
+
+    def proposed(self, node: "Node", block: Block, *, is_majority_right: bool, now_ms: int) -> None:
+        """B1: while a majority's clocks are right, no leader's wild clock gets into a block.
+
+        `now_ms` is the true time. What an earlier block says may be ahead, never the clock's.
+        """
+        time_ms = block.header.time_ms
+        check(time_ms >= node.now_ms, f"B1 {node} proposes a time behind its own clock")
+        if not is_majority_right:
+            return
+        self.times_checked += 1
+        off_ms = node.now_ms - now_ms
+        check(
+            abs(off_ms) <= CLOCK_AHEAD_MS_MAX + _CLOCK_SLACK_MS,
+            f"B1 {node} proposes height {block.header.height}, its clock is {off_ms} ms off",
+        )
 
     def acknowledge(self, id_: bytes, height: int, hash_: bytes) -> None:
         """I1: a client is told `committed`, here and once more if it asks again."""

@@ -6,6 +6,7 @@ from random import Random
 from p2pcity.mempool.mempool import MempoolConfig
 from p2pcity.ordering.apply import AppliedBlock
 from p2pcity.raft.configuration import Configuration
+from p2pcity.wire.block import Block
 from p2pcity.wire.raft import (
     Append,
     AppendAnswer,
@@ -24,7 +25,7 @@ from tests.sim import city as city_module
 from tests.sim.checkers import Checkers, Violation, check
 from tests.sim.network import SimulatedNetwork
 from tests.sim.node import Node, Settings
-from tests.sim.world import SECOND, World
+from tests.sim.world import SECOND, START_MS, World
 
 _ALL = 1 << 40
 _KINDS = (
@@ -67,6 +68,7 @@ def draw_settings(random: Random) -> Settings:
         segment_bytes_max=random.choice((4096, 20_000, 1 << 26)),
         sync_time=random.choice((300, 3000, 20_000)),
         apply_time=random.choice((200, 2000, 30_000)),
+        report_age_ms_max=random.choice((2000, 10_000, 600_000)),
     )
 
 
@@ -92,6 +94,11 @@ class Cluster:
     def election_time(self) -> int:
         """The longest election time-out, in microseconds."""
         return self.settings.raft["election_ticks"] * 2 * self.settings.tick
+
+    @property
+    def now_ms(self) -> int:
+        """The true time, Unix ms."""
+        return START_MS + self.world.now // 1000
 
     @property
     def minority(self) -> int:
@@ -122,6 +129,17 @@ class Cluster:
     def turned(self, node: Node) -> None:
         """A node has done what it could do now."""
         self.checkers.turned(node, self.by_name)
+
+    def is_clock_trusted(self, node: Node) -> bool:
+        """Whether a clock is right, and nobody can remember a report of it that was not."""
+        return node.clock.was_right((self.settings.report_age_ms_max + 10_000) * 1000)
+
+    def proposed(self, node: Node, block: Block) -> None:
+        """A leader proposes a block."""
+        trusted = sum(self.is_clock_trusted(other) for other in self.nodes)
+        self.checkers.proposed(
+            node, block, is_majority_right=trusted > len(self.nodes) // 2, now_ms=self.now_ms
+        )
 
     def applied(self, node: Node, done: AppliedBlock) -> None:
         """A node applied a block."""

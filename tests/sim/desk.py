@@ -26,7 +26,7 @@ class Desk:
         """A client brings transactions and waits until each of them ends."""
         node = self._node
         accepted = []
-        for verdict, carried in node.door.admit(items, None, node.now_ms):
+        for verdict, carried in node.door.admit(items, None, node.corrected_ms):
             id_ = verdict.id if carried is None else carried.transaction.id
             if verdict.is_accepted and carried is not None:
                 accepted.append(carried)
@@ -56,7 +56,7 @@ class Desk:
     def expire(self) -> None:
         """Drop what expired from the mempool; said later, as `node/expiring.py` does."""
         node = self._node
-        self._dropped.append(node.door.mempool.expire(node.now_ms))
+        self._dropped.append(node.door.mempool.expire(node.corrected_ms))
         if len(self._dropped) > GRACE_PERIODS:
             expired = self._dropped.popleft()
             self.add_expired(id_ for id_ in expired if id_ in node.waiters or id_ in node.outbox)

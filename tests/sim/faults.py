@@ -7,7 +7,7 @@ a while; what it really did to somebody is counted where it happens, under the k
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tests.sim import faults_disk, faults_network, faults_people
+from tests.sim import faults_clock, faults_disk, faults_network, faults_people
 from tests.sim.clients import Clients
 from tests.sim.cluster import Cluster
 from tests.sim.storm import Storm
@@ -18,6 +18,7 @@ KINDS: Final[dict[str, Fault]] = {
     **faults_network.KINDS,
     **faults_disk.KINDS,
     **faults_people.KINDS,
+    **faults_clock.KINDS,
 }
 """Every kind of fault by its name; the order is part of what a seed means."""
 

@@ -1,4 +1,4 @@
-"""Faults of clocks, schedulers, operators and clients."""
+"""Faults of schedulers, operators and clients."""
 
 from collections.abc import Callable
 from typing import Final
@@ -37,28 +37,6 @@ def _pause_with_reads(storm: Storm) -> None:
         storm.clients.read(node)
 
     storm.later(delay, wake)
-
-
-def _jump(storm: Storm) -> None:
-    node = storm.victim()
-    storm.struck()
-    node.wall_offset_ms = storm.random.choice((-3_600_000, -4000, -10, 10, 4000, 3_600_000))
-
-    def back() -> None:
-        node.wall_offset_ms = 0
-
-    storm.later(storm.duration(5), back)
-
-
-def _drift(storm: Storm) -> None:
-    node = storm.victim()
-    storm.struck()
-    node.clock_rate = storm.random.choice((500, 800, 1250, 2000))
-
-    def back() -> None:
-        node.clock_rate = 1000
-
-    storm.later(storm.duration(5), back)
 
 
 def _transfer(storm: Storm) -> None:
@@ -171,8 +149,6 @@ def _inject_forbidden(storm: Storm) -> None:
 KINDS: Final[dict[str, Callable[[Storm], None]]] = {
     "pause": _pause,
     "reads across a pause": _pause_with_reads,
-    "clock jump": _jump,
-    "clock rate": _drift,
     "transfer": _transfer,
     "campaign": _campaign,
     "called unreachable": _call_unreachable,

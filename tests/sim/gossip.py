@@ -54,7 +54,7 @@ class Gossip:
         node, left = self._node, []
         accepted = []
         for data, (verdict, carried) in zip(
-            items, node.door.admit(items, None, node.now_ms), strict=True
+            items, node.door.admit(items, None, node.corrected_ms), strict=True
         ):
             id_ = carried.transaction.id if carried is not None else verdict.id
             assert id_ is not None, "only whole transactions are in the outbox"
@@ -88,7 +88,7 @@ class Gossip:
 
     def receive(self, sender: str, items: Sequence[bytes]) -> None:
         """A peer sends transactions."""
-        verdicts = self._node.door.admit(items, sender, self._node.now_ms)
+        verdicts = self._node.door.admit(items, sender, self._node.corrected_ms)
         if any(verdict.is_accepted for verdict, _ in verdicts):
             self._node.turn()
 
@@ -119,8 +119,16 @@ class Gossip:
         number = me.random.randrange(self._cluster.network.size)
         if number == me.number:
             return
+        asked_ms = me.clock_rule.clocks.steady_ms()
+        self._carry(number, lambda peer: peer.gossip.tell_clock(me.number, asked_ms))
         query = self._sync.query(self._cluster.city.names[number])
         self._carry(number, lambda peer: peer.gossip.answer(me.number, query))
+
+    def tell_clock(self, asker: int, asked_ms: int) -> None:
+        """A peer asks for this node's status, of which only the clock matters here."""
+        me = self._node
+        name, now_ms = me.name, me.now_ms
+        self._carry(asker, lambda other: other.clock_rule.clocks.heard(name, now_ms, asked_ms))
 
     def answer(self, asker: int, query: PendingQuery) -> None:
         """A peer asks which admissions are new."""

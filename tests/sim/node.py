@@ -22,6 +22,8 @@ from p2pcity.errors import (
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.mempool.mempool import MempoolConfig
 from p2pcity.node.apply_loop import ended_ids, settled
+from p2pcity.ordering.clock_rule import ClockRule
+from p2pcity.ordering.clocks import Clocks
 from p2pcity.ordering.proposer import Parent, Proposer
 from p2pcity.ordering.pump import Pump, Save
 from p2pcity.raft.config import RaftConfig
@@ -33,6 +35,7 @@ from p2pcity.wire import raft as raft_wire
 from p2pcity.wire.limits import RULES_VERSION
 from p2pcity.wire.raft import Append, Entry, Heartbeat, Message
 from tests.sim.checkers import check
+from tests.sim.clock import WallClock
 from tests.sim.desk import Answer, Desk
 from tests.sim.door import Door
 from tests.sim.files import MemoryDisk, PowerLoss
@@ -42,7 +45,6 @@ from tests.sim.reads import Reads
 from tests.sim.sockets import Call, as_read
 from tests.sim.storage import Durable, Storage
 from tests.sim.views import Views
-from tests.sim.world import START_MS
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
@@ -63,6 +65,7 @@ class Settings:
     segment_bytes_max: int
     sync_time: int
     apply_time: int
+    report_age_ms_max: int
 
 
 class Node:
@@ -90,7 +93,7 @@ class Node:
         self.is_corrupt = False
         self.is_wiped = False
         self.life = 0
-        self.wall_offset_ms = 0
+        self.clock = WallClock(self.world)
         self.clock_rate = 1000
         self.sync_delay = 0
         self.sync_delay_kind = ""
@@ -116,7 +119,12 @@ class Node:
     @property
     def now_ms(self) -> int:
         """This node's wall clock, Unix ms."""
-        return START_MS + self.world.now // 1000 + self.wall_offset_ms
+        return self.clock.now_ms
+
+    @property
+    def corrected_ms(self) -> int:
+        """The time that expiry is judged by here, Unix ms (`Parts._corrected_ms`)."""
+        return self.clock_rule.corrected_ms(self.now_ms)
 
     @property
     def is_leader(self) -> bool:
@@ -213,6 +221,10 @@ class Node:
             applied=self.views.applied_index,
         )
         self.target = self.views.applied_index
+        clocks = Clocks(
+            lambda: self.world.now // 1000, report_age_ms_max=self.settings.report_age_ms_max
+        )
+        self.clock_rule = ClockRule(self.raw_node, self.name, clocks)
         self.proposer = Proposer(
             self.raw_node,
             self.door.mempool,
@@ -221,6 +233,7 @@ class Node:
             rules=RULES_VERSION,
             tip=self._tip,
             applied_index=lambda: self.views.applied_index,
+            is_clock_right=self.clock_rule.may_propose,
         )
         self.pump = Pump(
             self.raw_node, send=self._send, apply=self._committed, answer_reads=self._answer_reads
@@ -315,6 +328,7 @@ class Node:
 
     def receive(self, sender: str, message: Message) -> None:
         """Take a Raft message off the wire."""
+        self.clock_rule.take(sender, message)
         self.raw_node.step(sender, message)
         self._turn()
 
@@ -326,7 +340,10 @@ class Node:
         """`OrderingLoop._turn`, up to the next wait for the disk."""
         try:
             while self.is_up and self.saving is None:
-                self.proposer.propose(self.now_ms)
+                if self.clock_rule.turn(self.now_ms) is not None:
+                    self.world.struck["clock hand-over"] += 1
+                for _, block in self.proposer.propose(self.now_ms):
+                    self.cluster.proposed(self, block)
                 save = self.pump.begin()
                 self._note_leader()
                 if save is None:
@@ -363,6 +380,7 @@ class Node:
     def _send(self, receiver: str, message: Message) -> None:
         cluster = self.cluster
         number = cluster.number_of[receiver]
+        message = self.clock_rule.stamp(message, self.now_ms)
         cluster.checkers.sent(self, cluster.nodes[number], message)
         self._messages += 1
         if self._messages % _CODEC_EVERY == 0:

@@ -76,7 +76,7 @@ class Storm:
             self._undo_one(next(iter(self._undo)))
         self.network.heal()
         for node in self.cluster.nodes:
-            node.wall_offset_ms = 0
+            node.clock.set(0)
             node.clock_rate = 1000
             node.sync_delay = 0
             node.disk.is_full = node.disk.is_sync_failing = False

@@ -71,6 +71,7 @@ class Bench:
         self.head = NETWORK
         self.time_ms = 1000
         self.applied = 0
+        self.is_clock_right = True
         self.proposer = Proposer(
             self.raw_node,
             self.mempool,
@@ -79,6 +80,7 @@ class Bench:
             rules=1,
             tip=lambda: Parent(self.height, self.head, self.time_ms),
             applied_index=lambda: self.applied,
+            is_clock_right=lambda _: self.is_clock_right,
         )
 
     def send(self, receiver: str, message: Message) -> None:
