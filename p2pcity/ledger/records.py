@@ -134,6 +134,18 @@ def _checksum(previous: bytes, head: bytes, data: bytes) -> bytes:
     return state.digest()
 
 
+def read_head(buffer: bytes, offset: int) -> tuple[int, int, int, int]:
+    """Return length, data length, kind and index of the record at `offset`, unchecked."""
+    length, data_length, kind, index = _HEAD.unpack_from(buffer, offset)
+    return length, data_length, kind, index
+
+
+def checksum_of(previous: bytes, record: bytes) -> bytes:
+    """Return the checksum of a record without its last 16 bytes, as its head divides it."""
+    _, data_length, _, _ = _HEAD.unpack_from(record)
+    return _checksum(previous, record[:HEAD_BYTES], record[HEAD_BYTES : HEAD_BYTES + data_length])
+
+
 def encode_record(
     kind: Kind, index: int, data: bytes, previous: bytes, bodies: Sequence[bytes] = ()
 ) -> bytes:

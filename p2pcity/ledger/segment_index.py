@@ -24,6 +24,7 @@ class EntryIndex:
         self._places = array("Q")
         self._lengths = array("I")
         self._payload_lengths = array("I")
+        self._doubtful: set[int] = set()
 
     @property
     def last_index(self) -> int:
@@ -56,6 +57,18 @@ class EntryIndex:
         self._places.append(place.sequence << 32 | place.offset)
         self._lengths.append(place.length)
         self._payload_lengths.append(place.payload_length)
+
+    def append_missing(self) -> None:
+        """Add an entry that could not be read; its term is taken to be that before it."""
+        self.append(Place(self.term(self.last_index), 0, 0, 0, 0))
+
+    def doubt(self, first: int, last: int) -> None:
+        """Say that what stands from `first` to `last` can't be relied on."""
+        self._doubtful.update(range(first, last + 1))
+
+    def is_missing(self, index: int) -> bool:
+        """Whether the entry at `index` could not be read, or can't be relied on."""
+        return self._places[index - 1] == 0 or index in self._doubtful
 
     def truncate(self, index: int) -> None:
         """Forget the entries from `index` on."""

@@ -31,7 +31,8 @@ from p2pcity.ledger.segment_file import (
     sync_directory,
 )
 from p2pcity.ledger.segment_index import PayloadCache, Place
-from p2pcity.ledger.segment_recovery import Recovered, Recovery, corrupt, recover
+from p2pcity.ledger.segment_recovery import Mended, Recovered, Recovery, corrupt, recover
+from p2pcity.ledger.segment_repair import Mender
 from p2pcity.wire.raft import Entry, HardState
 
 SEGMENT_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -72,6 +73,9 @@ class SegmentLog:
         self.recovery: Recovery | None = None
         if recovered.bytes_cut:
             self.recovery = recovered.report()
+        self.mended: tuple[Mended, ...] = tuple(recovered.mended)
+        self.gaps: tuple[str, ...] = tuple(gap.what for gap in recovered.gaps)
+        self.holes = recovered.holes
         self._directory = recovered.directory
         self._mark_key = recovered.header.mark_key
         self._network = recovered.network
@@ -127,13 +131,16 @@ class SegmentLog:
         clock: Callable[[], float] = time.monotonic,
         cache_bytes_max: int = CACHE_BYTES_MAX,
         segment_bytes_max: int = SEGMENT_BYTES_MAX,
+        mender: Mender | None = None,
     ) -> Self:
         """Verify the whole log, cut a torn tail, write what may not be on the disk anew.
 
-        `clock` (in seconds) times the syncs. Raises ConfigError (no log, no rights, a newer
+        `clock` (in seconds) times the syncs. With a `mender` damaged records are made again
+        (`mended` says which), and those that can't be are `holes`: a log that has any may be
+        read around them, and nothing else. Raises ConfigError (no log, no rights, a newer
         format), CorruptionError, SyncFailedError.
         """
-        recovered = recover(directory)
+        recovered = recover(directory, mender)
         log = cls(
             recovered,
             clock=clock,
@@ -149,6 +156,13 @@ class SegmentLog:
 
     def _mend(self, recovered: Recovered) -> None:
         """Make the disk hold what recovery read, whatever the page cache says."""
+        for mended in recovered.mended:
+            file = SegmentFile(self._paths[mended.sequence], mended.sequence)
+            try:
+                file.rewrite(mended.offset, mended.data)
+                file.sync()
+            finally:
+                file.close()
         self._file.cut(recovered.size)
         self._file.rewrite(recovered.tail_offset, recovered.tail)
         self._sync()
@@ -189,6 +203,8 @@ class SegmentLog:
         with self._lock:
             self._check()
             assert 0 <= index <= self._index.last_index, f"no term at index {index}"
+            if index and self._index.is_missing(index):
+                raise corrupt(self._directory, index, "the entry is missing")
             return self._index.term(index)
 
     def entries(self, low: int, high: int, bytes_max: int) -> list[Entry]:
@@ -203,6 +219,10 @@ class SegmentLog:
             assert 1 <= low <= high <= self._index.last_index + 1, f"no entries {low} to {high}"
             size = 0
             for index in range(low, high):
+                if self._index.is_missing(index):
+                    if picked:
+                        break
+                    raise corrupt(self._directory, index, "the entry is missing")
                 size += self._index.payload_length(index)
                 if picked and size > bytes_max:
                     break
@@ -250,6 +270,7 @@ class SegmentLog:
         which this object raises it for ever.
         """
         self._check()
+        assert not self.holes, "a log with holes takes nothing"
         last = self._check_group(hard_state or self._hard_state, entries)
         if self._file.size >= self._segment_bytes_max:
             self._roll()

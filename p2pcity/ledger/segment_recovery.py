@@ -3,6 +3,10 @@
 The rule: a bad record with a true sync mark anywhere above it was on the disk once, and has
 gone bad since: corruption, and the node stops. A bad record with no mark above it is the tail
 that a crash tore: no answer, no vote and no acknowledgement ever followed it, and it is cut.
+
+With a `Mender` the walk goes on behind damage: what can be proven is made again
+(`segment_repair`), and what can't is a gap. A gap whose entries were truncated later holds
+nothing that matters any more; any other is a hole, and the node takes no part until it is filled.
 """
 
 from dataclasses import dataclass, field
@@ -10,13 +14,15 @@ from pathlib import Path
 from typing import Final
 
 from p2pcity.errors import ConfigError, CorruptionError
-from p2pcity.ledger import records
+from p2pcity.ledger import records, segment_repair
 from p2pcity.ledger.records import BadRecord, FileHeader, Kind, Record
 from p2pcity.ledger.segment_file import denied, list_segments
 from p2pcity.ledger.segment_index import EntryIndex, Place
+from p2pcity.ledger.segment_repair import Mender, Site
 from p2pcity.wire.raft import HardState
 
 PAGE_BYTES: Final = 4096
+_VOTES_MAX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,57 @@ class Recovery:
     cut_file: str = ""
     cut_offset: int = 0
     cut_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """A record that was made again: `data` belongs at `offset` of the file `sequence`.
+
+    `index` is that of an entry, else the last index at that moment.
+    """
+
+    kind: Kind
+    index: int
+    sequence: int
+    offset: int
+    data: bytes
+
+
+@dataclass(slots=True)
+class Gap:
+    """Bytes that stay unread, and the entries from `first` to `last` that stood there.
+
+    Those from `doubt_first` to `doubt_last` stand before it; they were not known to be
+    committed, and a truncation of them may have stood in the gap.
+    """
+
+    first: int
+    last: int
+    what: str
+    doubt_first: int = 1
+    doubt_last: int = 0
+
+    @property
+    def hole(self) -> tuple[int, int] | None:
+        """The first and last index that can't be relied on; None when there is none (any more)."""
+        if self.doubt_first <= self.doubt_last:
+            return self.doubt_first, max(self.doubt_last, self.last)
+        return (self.first, self.last) if self.first <= self.last else None
+
+    def truncate(self, index: int) -> None:
+        """A truncation behind the gap replaces everything from `index` on."""
+        self.last = min(self.last, index - 1)
+        self.doubt_last = min(self.doubt_last, index - 1)
+
+
+@dataclass(slots=True)
+class _File:
+    """A file while it is walked; `following` is the checksum by the next file's header."""
+
+    sequence: int
+    buffer: bytes
+    following: bytes | None
+    is_last: bool
 
 
 @dataclass(slots=True)
@@ -61,6 +118,16 @@ class Recovered:
     bytes_read: int = 0
     bytes_cut: int = 0
     cut_reason: str = ""
+    mended: list[Mended] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    open_gap: Gap | None = None
+    votes: list[str | None] = field(default_factory=list)
+    is_vote_known: bool = True
+
+    @property
+    def holes(self) -> tuple[tuple[int, int], ...]:
+        """The first and last index of each run of entries that is missing."""
+        return tuple(gap.hole for gap in self.gaps if gap.hole)
 
     @property
     def sequence(self) -> int:
@@ -100,11 +167,12 @@ def corrupt(directory: Path, index: int | None, what: str) -> CorruptionError:
     )
 
 
-def recover(directory: Path) -> Recovered:
+def recover(directory: Path, mender: Mender | None = None) -> Recovered:
     """Read and verify all files in `directory`; nothing is written.
 
-    Raises ConfigError when there is no log, no right to read it, or a newer format;
-    CorruptionError with the index (the best known one) when the log can't be trusted.
+    Without a `mender` damage is not worked around. Raises ConfigError when there is no log, no
+    right to read it, or a newer format; CorruptionError with the index (the best known one) when
+    the log can't be trusted.
     """
     files = list_segments(directory)
     if not files:
@@ -116,19 +184,30 @@ def recover(directory: Path) -> Recovered:
             last = state.index.last_index + 1 if state else 1
             raise corrupt(directory, last, f"the file before {path.name} is missing")
         buffer = _read(path)
+        following = None if is_last else _peek(files[position + 1][2])
+        mended: Mended | None = None
         try:
             header, record = records.parse_file_header(buffer)
         except BadRecord as bad:
             # A file gets its name once its header is durable, so no crash tears it.
-            index = state.index.last_index + 1 if state else 1
-            raise corrupt(directory, index, f"the header of {path.name}: {bad}") from bad
+            expected = _expected(state, sequence, first_index, following)
+            data = segment_repair.restore_header(buffer, expected) if mender else None
+            if data is None:
+                index = state.index.last_index + 1 if state else 1
+                raise corrupt(directory, index, f"the header of {path.name}: {bad}") from bad
+            mended = Mended(Kind.FILE, first_index - 1, sequence, 0, data)
+            buffer = data + buffer[len(data) :]
+            header, record = records.parse_file_header(buffer)
         if state is None:
             state = Recovered(directory, header)
+        if mended is not None:
+            state.mended.append(mended)
         _check_header(state, header, sequence, first_index, path)
         state.paths[sequence] = path
-        _walk(state, sequence, buffer, record, is_last)
+        previous = following.previous if following else None
+        _walk(state, _File(sequence, buffer, previous, is_last), record, mender)
     assert state is not None
-    _finish(state)
+    _finish(state, mender)
     return state
 
 
@@ -137,6 +216,33 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise denied(path, error) from error
+
+
+def _peek(path: Path) -> FileHeader | None:
+    """Return the header of the next file, None when it is harmed too."""
+    try:
+        with path.open("rb") as file:
+            return records.parse_file_header(file.read(records.FILE_HEADER_BYTES))[0]
+    except OSError as error:
+        raise denied(path, error) from error
+    except BadRecord:
+        return None
+
+
+def _expected(
+    state: Recovered | None, sequence: int, first_index: int, following: FileHeader | None
+) -> FileHeader | None:
+    """Return the header that a file must have by the files around it."""
+    if state is not None:
+        last = state.index.last_index
+        return FileHeader(
+            state.header.incarnation, state.header.mark_key, sequence, last + 1, state.checksum
+        )
+    if following is None:
+        return None
+    return following._replace(
+        sequence=sequence, first_index=first_index, previous=records.ZERO_CHECKSUM
+    )
 
 
 def _check_header(
@@ -148,38 +254,29 @@ def _check_header(
             f"{path} has format {header.version}, this release knows {records.FORMAT_VERSION}",
             remedy="Install the release that wrote this data directory, or a newer one.",
         )
-    expected = FileHeader(
-        state.header.incarnation,
-        state.header.mark_key,
-        sequence,
-        state.index.last_index + 1,
-        state.checksum,
-    )
+    expected = _expected(state, sequence, first_index, None)
     if header != expected or first_index != header.first_index:
         what = f"{path.name} does not continue the file before it"
         raise corrupt(state.directory, state.index.last_index + 1, what)
 
 
-def _walk(state: Recovered, sequence: int, buffer: bytes, header: Record, is_last: bool) -> None:
+def _walk(state: Recovered, file: _File, header: Record, mender: Mender | None) -> None:
     """Take in one file's records; cut the tail of the last file in `state`."""
     state.checksum = header.checksum
     state.last_mark_offset = 0
     state.last_mark_end = offset = records.FILE_HEADER_BYTES
     state.cut_reason, state.bytes_cut = "", 0
-    while offset < len(buffer):
+    while offset < len(file.buffer):
         try:
-            record = records.parse_record(buffer, offset, state.checksum)
-            _take(state, sequence, record)
+            record = records.parse_record(file.buffer, offset, state.checksum)
+            _take(state, file.sequence, record)
         except BadRecord as bad:
-            index = bad.index or state.index.last_index + 1
-            name = state.paths[sequence].name
-            if not is_last:
-                raise corrupt(state.directory, index, f"{name}, offset {offset}: {bad}") from bad
-            if records.find_mark(buffer, offset, state.header.mark_key, sequence) is not None:
-                what = f"{name}, offset {offset}: {bad}, and was synced before"
-                raise corrupt(state.directory, index, what) from bad
-            state.bytes_cut, state.cut_reason = len(buffer) - offset, str(bad)
-            break
+            mark = records.find_mark(file.buffer, offset, state.header.mark_key, file.sequence)
+            if file.is_last and mark is None:
+                state.bytes_cut, state.cut_reason = len(file.buffer) - offset, str(bad)
+                break
+            offset = _work_around(state, file, offset, mark, mender, bad)
+            continue
         offset += record.length
         state.checksum = record.checksum
         state.records += 1
@@ -187,7 +284,75 @@ def _walk(state: Recovered, sequence: int, buffer: bytes, header: Record, is_las
             state.last_mark_offset, state.last_mark_end = record.offset, offset
     state.bytes_read += offset
     state.tail_offset = state.last_mark_offset // PAGE_BYTES * PAGE_BYTES
-    state.tail = buffer[state.tail_offset : offset]
+    state.tail = file.buffer[state.tail_offset : offset]
+
+
+def _work_around(
+    state: Recovered,
+    file: _File,
+    offset: int,
+    mark: int | None,
+    mender: Mender | None,
+    bad: BadRecord,
+) -> int:
+    """Make the bad record at `offset` again, or leave a gap; where the walk goes on."""
+    index = bad.index or state.index.last_index + 1
+    name = state.paths[file.sequence].name
+    what = f"{name}, offset {offset}: {bad}"
+    what += ", and was synced before" if file.is_last else ""
+    if mender is None:
+        raise corrupt(state.directory, index, what) from bad
+    buffer = file.buffer
+    end = segment_repair.find_end(buffer, offset, mark) if mark is not None else len(buffer)
+    site = Site(
+        buffer,
+        offset,
+        end,
+        file.sequence,
+        state.header.mark_key,
+        state.checksum,
+        file.following,
+        state.index.last_index,
+        state.hard_state,
+        state.votes,
+    )
+    data = segment_repair.restore(site, mender)
+    if data is not None and data != buffer[offset : offset + len(data)]:
+        file.buffer = buffer[:offset] + data + buffer[offset + len(data) :]
+        record = records.parse_record(data, 0, state.checksum)
+        state.mended.append(Mended(Kind(record.kind), record.index, file.sequence, offset, data))
+        return offset
+    if mark is None:
+        raise corrupt(state.directory, index, what) from bad
+    _leave_gap(state, site, what)
+    return end
+
+
+def _leave_gap(state: Recovered, site: Site, what: str) -> None:
+    last = state.index.last_index
+    gap = Gap(last + 1, last, what)
+    if not segment_repair.is_framed_entry(site):
+        # More than an entry may have stood there: a vote, or a truncation, which would make
+        # what is not known to be committed worthless.
+        state.is_vote_known = False
+        gap.doubt_first, gap.doubt_last = state.hard_state.commit + 1, last
+    state.gaps.append(gap)
+    state.open_gap = gap
+    state.checksum = site.buffer[site.end - records.CHECKSUM_BYTES : site.end]
+
+
+def _close_gap(state: Recovered, gap: Gap, record: Record) -> None:
+    """Find out from the first record behind a gap which entries stood in it."""
+    last = state.index.last_index
+    until = record.index - 1 if record.kind == Kind.ENTRY else record.index
+    if record.kind == Kind.TRUNCATION:
+        until = max(until, last)
+    if until < last:
+        raise corrupt(state.directory, until + 1, f"{gap.what}, and a truncation with it")
+    for _ in range(last, until):
+        state.index.append_missing()
+    gap.last = until
+    state.open_gap = None
 
 
 def _take(state: Recovered, sequence: int, record: Record) -> None:
@@ -196,6 +361,8 @@ def _take(state: Recovered, sequence: int, record: Record) -> None:
     What contradicts the records before it was never written by this program: corruption, and
     no torn tail, since its checksum is right.
     """
+    if state.open_gap is not None:
+        _close_gap(state, state.open_gap, record)
     last = state.index.last_index
     if record.kind == Kind.ENTRY:
         parts = records.parse_entry(record.data)
@@ -208,10 +375,15 @@ def _take(state: Recovered, sequence: int, record: Record) -> None:
         if hard_state.term < state.hard_state.term or hard_state.commit > last:
             raise corrupt(state.directory, last + 1, "the hard state contradicts the entries")
         state.hard_state = hard_state
+        state.is_vote_known = True
+        if hard_state.vote not in state.votes[-_VOTES_MAX:]:
+            state.votes.append(hard_state.vote)
     elif record.kind == Kind.TRUNCATION:
         if not state.hard_state.commit < record.index <= last:
             raise corrupt(state.directory, record.index, "a committed entry is truncated")
         state.index.truncate(record.index)
+        for gap in state.gaps:
+            gap.truncate(record.index)
     elif record.kind == Kind.SYNC_MARK:
         if not records.is_mark(state.header.mark_key, record.data, sequence, record.offset):
             raise corrupt(state.directory, last + 1, "a sync mark is not at its place")
@@ -221,12 +393,21 @@ def _take(state: Recovered, sequence: int, record: Record) -> None:
         raise corrupt(state.directory, last + 1, f"a record of kind {record.kind} is impossible")
 
 
-def _finish(state: Recovered) -> None:
+def _finish(state: Recovered, mender: Mender | None) -> None:
     """Mend a group that was torn between its entries and its hard state.
 
     The entries came from a leader of their term. This node had no vote on disk in that term, so
     it sent none: the term is taken over with no vote.
     """
+    for gap in state.gaps:
+        index = gap.doubt_last
+        if mender and mender.committed.get(index) == state.index.term(index) > 0:
+            # What is committed is truncated nowhere, and equal terms are equal logs.
+            gap.doubt_last = 0
+        state.index.doubt(gap.doubt_first, gap.doubt_last)
+    if not state.is_vote_known and not state.holes:
+        what = f"{state.gaps[-1].what}: the newest term and vote may have stood there"
+        raise corrupt(state.directory, None, what)
     term = state.index.term(state.index.last_index)
     if term > state.hard_state.term:
         state.hard_state = HardState(term=term, vote=None, commit=state.hard_state.commit)
