@@ -8,6 +8,7 @@ processes see (the page cache) and what survives a loss of power, which a sync b
 import errno
 import os
 from collections.abc import Iterator
+from io import BytesIO
 from random import Random
 from typing import Final, NamedTuple
 
@@ -201,6 +202,11 @@ class MemoryPath:
     def read_bytes(self) -> bytes:
         """What processes see of the file."""
         return bytes(self.file.cache)
+
+    def open(self, mode: str) -> BytesIO:
+        """The file as processes see it, to read from its beginning."""
+        assert mode == "rb", "the segment log writes through descriptors"
+        return BytesIO(self.read_bytes())
 
     def stat(self) -> FileSize:
         """The file's size."""
