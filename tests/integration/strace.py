@@ -23,11 +23,19 @@ class Strace:
     """Traces a process and all its threads while the context lasts.
 
     `calls` are traced, to `paths` alone if there are any; `fault` is what strace injects into
-    them: `signal=KILL:when=7` (counted for each thread and each system call).
+    them: `signal=KILL:when=7` (counted for each thread and each system call). `options` of
+    strace say how the report is written.
     """
 
     def __init__(
-        self, pid: int, report: Path, calls: str, fault: str = "", *, paths: Sequence[Path] = ()
+        self,
+        pid: int,
+        report: Path,
+        calls: str,
+        fault: str = "",
+        *,
+        paths: Sequence[Path] = (),
+        options: Sequence[str] = (),
     ) -> None:
         self._pid = pid
         self._report = report
@@ -35,6 +43,7 @@ class Strace:
         self._command = [
             *("strace", "-f", "-q", "-y", "-o", str(report), f"--trace={calls}"),
             *inject,
+            *options,
             *(f"--trace-path={path}" for path in paths),
             *("-p", str(pid)),
         ]

@@ -53,9 +53,7 @@ class WarmStart:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for pid in list(self._running):
-            os.kill(pid, signal.SIGKILL)
-            self.wait(pid)
+        self.kill()
         self._socket.close()
         self._process.wait(_START_S)
 
@@ -85,6 +83,12 @@ class WarmStart:
         )
         self._running.add(pid)
         return pid
+
+    def kill(self) -> None:
+        """Kill all that run."""
+        for pid in list(self._running):
+            os.kill(pid, signal.SIGKILL)
+            self.wait(pid)
 
     def wait(self, pid: int) -> int:
         """Wait for the end of a process and return its exit code, minus a signal's number."""

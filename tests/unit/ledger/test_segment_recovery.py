@@ -345,6 +345,7 @@ def test_a_start_writes_the_tail_anew_before_it_is_trusted(
     second.close()
 
 
+@pytest.mark.scenario("A11", tier="U")
 def test_a_failed_sync_at_the_start_stops_the_start(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,6 +358,7 @@ def test_a_failed_sync_at_the_start_stops_the_start(
         SegmentLog.open(directory)
 
 
+@pytest.mark.scenario("A3", "A4", tier="U")
 def test_power_loss_after_any_write_loses_nothing_that_was_synced(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
