@@ -24,6 +24,7 @@ from p2pcity.net.peers import PeerInfo
 from p2pcity.node.assembly import Parts
 from p2pcity.node.config import Config, LedgerSection, NodeSection, RaftSection
 from p2pcity.node.identity import Identity
+from p2pcity.node.log_repair import LogRepair
 from p2pcity.node.node import catch_up, start
 from p2pcity.node.opening import open_stores
 from p2pcity.wire import genesis as genesis_wire
@@ -194,6 +195,12 @@ class WholeNode:
             genesis=self.identity.genesis,
             peer_id=self.peer,
             incarnation=self.identity.node.incarnation,
+            repair=LogRepair(
+                self.config,
+                self.identity,
+                now_ms=self.now_ms,
+                make_network=cast(Any, partial(MemoryNetwork, self.wires)),
+            ).run,
         )
         try:
             with self._scope:

@@ -31,7 +31,14 @@ from p2pcity.ledger.segment_file import (
     sync_directory,
 )
 from p2pcity.ledger.segment_index import PayloadCache, Place
-from p2pcity.ledger.segment_recovery import Mended, Recovered, Recovery, corrupt, recover
+from p2pcity.ledger.segment_recovery import (
+    EntryDamaged,
+    Mended,
+    Recovered,
+    Recovery,
+    corrupt,
+    recover,
+)
 from p2pcity.ledger.segment_repair import Mender
 from p2pcity.wire.raft import Entry, HardState
 
@@ -409,7 +416,8 @@ class SegmentLog:
             if (record.kind, record.index, term) != (Kind.ENTRY, index, place.term):
                 raise BadRecord("it is another record")
         except BadRecord as bad:
-            raise corrupt(self._directory, index, f"{path.name}: {bad}") from bad
+            damage = corrupt(self._directory, index, f"{path.name}: {bad}")
+            raise EntryDamaged(str(damage), index=index, remedy=damage.remedy) from bad
         return payload
 
     def _check(self) -> None:

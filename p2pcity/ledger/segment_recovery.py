@@ -154,6 +154,10 @@ class Recovered:
         )
 
 
+class EntryDamaged(CorruptionError):
+    """An entry that was right at the start reads wrong: the next start fetches it again."""
+
+
 def corrupt(directory: Path, index: int | None, what: str) -> CorruptionError:
     """Return the error that stops the node, with the way back to work."""
     place = "" if index is None else f" at index {index}"

@@ -34,7 +34,12 @@ class EntryServing:
         self._bytes_per_s = bytes_per_s
         self._turn = trio.Lock()
         self._free_at_s = 0.0
+        self._is_closed = False
         self.served_bytes = 0
+
+    def close(self) -> None:
+        """Begin no further read: what is queued in the thread is the last."""
+        self._is_closed = True
 
     async def answer(self, question: EntriesQuery) -> EntriesAnswer:
         """Return entries from the asked index on; none when this node has not got them.
@@ -46,6 +51,8 @@ class EntryServing:
             raise Unavailable("too many questions for entries wait here")
         async with self._turn:
             await trio.sleep_until(self._free_at_s)
+            if self._is_closed:
+                raise Unavailable("the raft_log is being opened anew")
             # Saved together: what is committed by it was known in no later term.
             hard_state = self._raft_log.hard_state
             try:

@@ -3,7 +3,8 @@
     stores -> views catch up -> network -> ordering, apply, gossip, ... -> HTTP
 
 A part that fails ends the process: an error of the ledger with its exit code, a bug with its
-traceback. Only damaged views are mended: once in a process the node begins again without them.
+traceback. What is damaged is mended, and the node begins again in the same process: damaged views
+once, without them; a damaged entry of the log once, and then it comes from the other nodes.
 """
 
 import gc
@@ -20,11 +21,13 @@ from p2pcity import __version__
 from p2pcity.api.config import ApiConfig
 from p2pcity.api.server import serve
 from p2pcity.errors import LedgerError, LocalError, P2PCityError
+from p2pcity.ledger.segment_recovery import EntryDamaged
 from p2pcity.ledger.views_reader import ViewsDamaged
 from p2pcity.node import logs
 from p2pcity.node.assembly import Parts
 from p2pcity.node.config import Config
 from p2pcity.node.identity import load_identity
+from p2pcity.node.log_repair import LogRepair
 from p2pcity.node.opening import Stores, open_stores
 
 _logger = structlog.get_logger("p2pcity.node")
@@ -33,6 +36,7 @@ _COLLECTOR_THRESHOLDS = (10_000, 20, 20)
 _HAND_OVER_S = 2.0
 _CLOSE_S = 5.0
 _LOGS_CLOSE_S = 2.0
+_DAMAGED_MAX = 16
 
 
 def main(config: Config) -> int:
@@ -45,13 +49,23 @@ def main(config: Config) -> int:
 
 
 def _run_to_exit_code(config: Config) -> int:
-    error = _run_once(config, has_damaged_views=False)
-    if isinstance(error, ViewsDamaged):
-        # A page went bad after the start had looked: the log has everything. A second time in
-        # one process it is the disk.
-        _logger.warning("views_rebuilt", reason=str(error))
-        error = _run_once(config, has_damaged_views=True)
-    return 0 if error is None else _report(error)
+    has_damaged_views = False
+    damaged: set[int | None] = set()
+    while True:
+        error = _run_once(config, has_damaged_views=has_damaged_views)
+        if isinstance(error, ViewsDamaged) and not has_damaged_views:
+            # A page went bad after the start had looked: the log has everything. A second time
+            # in one process it is the disk.
+            _logger.warning("views_rebuilt", reason=str(error))
+            has_damaged_views = True
+        elif isinstance(error, EntryDamaged) and len(damaged) < _DAMAGED_MAX:
+            # Likewise an entry: the others have it. The same one twice is more than bad luck.
+            if error.index in damaged:
+                return _report(error)
+            damaged.add(error.index)
+            _logger.warning("log_damaged", index=error.index, reason=str(error))
+        else:
+            return 0 if error is None else _report(error)
 
 
 def _run_once(config: Config, *, has_damaged_views: bool) -> P2PCityError | None:
@@ -92,6 +106,7 @@ async def run(
         genesis=identity.genesis,
         peer_id=identity.peer_id,
         incarnation=identity.node.incarnation,
+        repair=LogRepair(config, identity, now_ms=_wall_clock_ms).run,
         has_damaged_views=has_damaged_views,
     )
     try:

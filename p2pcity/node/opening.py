@@ -1,10 +1,9 @@
 """Opens a data directory for the daemon, in the order that the ledger's promises need."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import structlog
@@ -18,12 +17,16 @@ from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.ledger.views_reader import ViewsReader
 from p2pcity.ledger.views_store import ViewsStore
 from p2pcity.ledger.writer import WriterThread
+from p2pcity.node.log_repair import LogFiles, refuse_holes
 from p2pcity.wire.genesis import Genesis
 
 _logger = structlog.get_logger("p2pcity.node.opening")
 
 # The threads of a data directory, and how many calls each may have waiting.
 _THREADS = (("log", 64), ("outbox", 64), ("views", 64), ("reader", 256))
+
+Repair = Callable[[SegmentLog, LogFiles], Awaitable[SegmentLog]]
+"""Fills the holes of a log that others have to help with; the one given is closed by it."""
 
 
 @dataclass(slots=True)
@@ -62,6 +65,7 @@ async def open_stores(
     genesis: Genesis,
     peer_id: str,
     incarnation: bytes,
+    repair: Repair = refuse_holes,
     has_damaged_views: bool = False,
     make_writer: Callable[[str, int], WriterThread] = WriterThread,
     clock: Callable[[], float] = time.monotonic,
@@ -69,7 +73,8 @@ async def open_stores(
     """Lock the directory, recover the segment log, open the outbox and the views.
 
     `incarnation` is what the genesis says of this node; another one on disk means that the
-    directory is not the one that the network knows. Views that were found damaged
+    directory is not the one that the network knows. A log with damage that only others can mend
+    goes through `repair`. Views that were found damaged
     (`has_damaged_views`) are begun anew. Each file is opened in the thread that writes it,
     made by `make_writer` of a name and the calls that may wait; `clock` (s) times syncs and
     queries. Raises LockedError, CorruptionError, ConfigError. The views are not yet caught up:
@@ -86,13 +91,16 @@ async def open_stores(
         )
         for thread in (log_writer, outbox_writer, views_writer, reader_thread):
             stack.push_async_callback(thread.close)
-        raft_log = await log_writer.run(partial(SegmentLog.open, directory.log, clock=clock))
+        files = LogFiles(directory.log, genesis.network, log_writer, clock)
+        raft_log = await files.open()
         if raft_log.incarnation != incarnation:
             raise ConfigError(
                 f"{path}: this log has incarnation {raft_log.incarnation.hex()}, "
                 f"the genesis expects {incarnation.hex()} of this node",
                 remedy="Start the node with the data directory whose node.card is in the genesis.",
             )
+        if raft_log.holes:
+            raft_log = await repair(raft_log, files)
         raft_log.bind_network(genesis.network)
         if raft_log.recovery is not None:
             _logger.warning("log_tail_cut", reason=str(raft_log.recovery))

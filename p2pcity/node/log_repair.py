@@ -1,0 +1,215 @@
+"""Opens a raft_log that may be damaged, and fetches what is missing from the other nodes.
+
+A log with holes is opened before anything else of the node exists: there is no Raft that could
+vote by it, no apply and no HTTP. Only the network runs, to ask the others for the missing entries
+and to give them the good ones: when all nodes are damaged, each at another place, they mend each
+other.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from p2pcity import __version__
+from p2pcity.errors import CorruptionError, LocalError, RemoteError, Unavailable
+from p2pcity.ledger.records import Kind
+from p2pcity.ledger.segment_log import SegmentLog
+from p2pcity.ledger.segment_repair import Mender
+from p2pcity.ledger.writer import WriterThread
+from p2pcity.net.config import NetConfig
+from p2pcity.net.network import Handlers, Network
+from p2pcity.node.config import Config
+from p2pcity.node.entry_serving import EntryServing
+from p2pcity.node.identity import Identity
+from p2pcity.sync.repair import Repair
+from p2pcity.wire import sync as sync_wire
+from p2pcity.wire.hello import Hello, parameters_digest
+from p2pcity.wire.limits import PROTOCOL_VERSION, PROTOCOL_VERSION_OLDEST
+from p2pcity.wire.sync import EntriesAnswer, EntriesQuery
+
+_DEADLINE_S: Final = 10.0
+_ROUND_S: Final = 0.5
+_SAID_EVERY_S: Final = 10.0
+
+_logger = structlog.get_logger("p2pcity.node.log_repair")
+
+
+@dataclass(frozen=True, slots=True)
+class LogFiles:
+    """Where a log lies, what it belongs to, and the thread that opens and writes it."""
+
+    directory: Path
+    network: bytes
+    writer: WriterThread
+    clock: Callable[[], float]
+
+    async def open(self, repair: Repair | None = None) -> SegmentLog:
+        """Open the log with all that can be proven made again; see `SegmentLog.open`."""
+        mender = Mender(self.network)
+        if repair is not None:
+            mender = Mender(self.network, repair.entries, repair.committed)
+        log = await self.writer.run(
+            partial(SegmentLog.open, self.directory, clock=self.clock, mender=mender)
+        )
+        for mended in log.mended:
+            givers = repair.givers(mended.index) if repair and mended.kind == Kind.ENTRY else []
+            _logger.warning(
+                "log_repaired",
+                index=mended.index,
+                record=mended.kind.name.lower().replace("_", " "),
+                source=givers or "the checksums around it",
+            )
+        if not log.holes:
+            for gap in log.gaps:
+                # What stood there was replaced later: nothing is lost, and nobody can give it.
+                _logger.warning("log_damage_left", reason=gap)
+        return log
+
+
+async def refuse_holes(log: SegmentLog, files: LogFiles) -> SegmentLog:
+    """Close a log with holes and raise CorruptionError: nobody can help."""
+    await files.writer.run(log.close)
+    first = log.holes[0][0]
+    raise CorruptionError(
+        f"the raft_log in {files.directory} is corrupt at index {first}: {log.gaps[0]}",
+        index=first,
+        remedy="No other node is known that has the entry: restore the data directory from a copy "
+        "of its newest state.",
+    )
+
+
+class LogRepair:
+    """A node that is not there yet: it fetches the missing entries of its log, and serves."""
+
+    def __init__(
+        self,
+        config: Config,
+        identity: Identity,
+        *,
+        now_ms: Callable[[], int],
+        make_network: Callable[..., Network] = Network,
+    ) -> None:
+        self._config = config
+        self._identity = identity
+        self._now_ms = now_ms
+        self._make_network = make_network
+        self._addresses: dict[str, list[str]] = {
+            peer: list(node.addresses)
+            for peer, node in identity.nodes.items()
+            if peer != identity.peer_id
+        }
+        for address in config.net.peers:
+            self._addresses.setdefault(address.rpartition("/p2p/")[2], []).append(address)
+        self._serving: EntryServing | None = None
+        self._incarnation = b""
+
+    async def run(self, log: SegmentLog, files: LogFiles) -> SegmentLog:
+        """Return the log without holes, once others gave what is missing; the old one is closed.
+
+        Raises CorruptionError when there are no others.
+        """
+        for gap in log.gaps:
+            _logger.warning("log_damaged", reason=gap, holes=list(log.holes))
+        if not self._addresses:
+            return await refuse_holes(log, files)
+        self._incarnation = log.incarnation
+        network = self._make_network(
+            NetConfig(
+                listen=self._config.net.listen,
+                has_mdns=self._config.net.mdns,
+                connections_max=self._config.net.connections_max,
+                silence_s=self._config.net.silence_ms / 1000,
+            ),
+            self._identity.key,
+            hello=self._hello,
+            allowed=self._addresses.__contains__,
+            known_addresses=self._addresses,
+            handlers=Handlers(
+                on_raft=lambda peer, data: True,
+                on_request=self._answer,
+                on_gossip=self._ignore_gossip,
+                on_peer=lambda peer, is_up: None,
+            ),
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(network.run)
+            log = await self._mend(network, log, files)
+            nursery.cancel_scope.cancel()
+        return log
+
+    async def _mend(self, network: Network, log: SegmentLog, files: LogFiles) -> SegmentLog:
+        repair, said_s = Repair(log.holes), trio.current_time()
+        while log.holes:
+            serving = self._serving = EntryServing(
+                raft_log=log, thread=files.writer, on_damage=lambda damage: None
+            )
+            tried = repair.entries, dict(repair.committed)
+            repair.begin_round()
+            await self._ask_all(network, repair)
+            if (repair.entries, repair.committed) != tried:
+                serving.close()
+                self._serving, holes = None, log.holes
+                await files.writer.run(log.close)
+                log = await files.open(repair)
+                if log.holes != holes:
+                    repair = Repair(log.holes)
+                continue
+            if trio.current_time() - said_s >= _SAID_EVERY_S:
+                said_s = trio.current_time()
+                _logger.warning(
+                    "log_repair_waits",
+                    holes=list(log.holes),
+                    connected=[info.peer for info in network.peers() if info.is_connected],
+                    remedy="Start the other nodes; if none of them has these entries, let this "
+                    "node join again under a new incarnation: `p2pcity init`.",
+                )
+            await trio.sleep(_ROUND_S)
+        return log
+
+    async def _ask_all(self, network: Network, repair: Repair) -> None:
+        async with trio.open_nursery() as nursery:
+            for info in network.peers():
+                if info.is_connected:
+                    nursery.start_soon(self._ask, network, info.peer, repair)
+
+    async def _ask(self, network: Network, peer: str, repair: Repair) -> None:
+        while (question := repair.question(peer)) is not None:
+            try:
+                data = await network.request(peer, "sync", sync_wire.encode(question), _DEADLINE_S)
+                answer = sync_wire.decode_answer(data)
+            except (RemoteError, LocalError) as error:
+                _logger.debug("entries_refused", peer=peer, reason=str(error))
+                return
+            is_fitting = isinstance(answer, EntriesAnswer) and repair.take(peer, question, answer)
+            if not is_fitting:
+                network.penalise(peer)
+                return
+
+    async def _answer(self, peer: str, protocol: str, data: bytes) -> bytes:
+        if protocol == "sync" and self._serving is not None:
+            question = sync_wire.decode_request(data)
+            if isinstance(question, EntriesQuery):
+                return sync_wire.encode(await self._serving.answer(question))
+        raise Unavailable("this node mends its raft_log and answers nothing else")
+
+    async def _ignore_gossip(self, peer: str, data: bytes) -> bool:
+        await trio.lowlevel.checkpoint()
+        return True
+
+    def _hello(self) -> Hello:
+        return Hello(
+            network=self._identity.genesis.network,
+            protocol=PROTOCOL_VERSION,
+            protocol_oldest=PROTOCOL_VERSION_OLDEST,
+            release=__version__,
+            parameters=parameters_digest(),
+            incarnation=self._incarnation,
+            height=0,
+            addresses=self._config.net.announce,
+            time_ms=self._now_ms(),
+        )

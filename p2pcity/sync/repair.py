@@ -1,0 +1,87 @@
+"""Which peer to ask for which missing entry of a damaged log, and what they gave.
+
+Whether what they gave is right is not decided here: the log proves it by its own checksums
+(`ledger.segment_repair`), so that no peer has to be believed. Only that an entry is committed is
+taken from them, where nothing hangs on it but an entry that is there already.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from p2pcity.wire.raft import Entry
+from p2pcity.wire.sync import EntriesAnswer, EntriesQuery
+
+WANTED_MAX: Final = 4_096
+BYTES_MAX: Final = 64 * 1024 * 1024
+_VERSIONS_MAX: Final = 8
+
+
+class Repair:
+    """The missing entries of one log, as far as others know them; bounded in count and bytes."""
+
+    def __init__(self, holes: Sequence[tuple[int, int]]) -> None:
+        self._wanted = list(_first_of(holes, WANTED_MAX))
+        self._is_wanted = set(self._wanted)
+        self._settled: dict[str, set[int]] = {}
+        self._given: dict[int, dict[Entry, list[str]]] = {}
+        self._bytes = 0
+        self.committed: dict[int, int] = {}
+
+    @property
+    def entries(self) -> dict[int, list[Entry]]:
+        """What was given, by index, what most peers gave first."""
+        return {
+            index: sorted(versions, key=lambda entry: -len(versions[entry]))
+            for index, versions in self._given.items()
+        }
+
+    def givers(self, index: int) -> list[str]:
+        """Return who gave any version of the entry at `index`."""
+        return sorted({peer for peers in self._given.get(index, {}).values() for peer in peers})
+
+    def question(self, peer: str) -> EntriesQuery | None:
+        """Return what to ask this peer next; None when it said all that it can in this round."""
+        if self._bytes >= BYTES_MAX:
+            return None
+        settled = self._settled.setdefault(peer, set())
+        left = (index for index in self._wanted if index not in settled)
+        index = next(left, None)
+        return None if index is None else EntriesQuery(index)
+
+    def take(self, peer: str, question: EntriesQuery, answer: EntriesAnswer) -> bool:
+        """Keep what is wanted of an answer; False when it does not fit the question."""
+        settled = self._settled.setdefault(peer, set())
+        settled.add(question.index)
+        if answer.index != question.index:
+            return False
+        for entry in answer.entries:
+            settled.add(entry.index)
+            if entry.index not in self._is_wanted:
+                continue
+            if entry.index <= answer.commit:
+                self.committed[entry.index] = entry.term
+            versions = self._given.setdefault(entry.index, {})
+            if entry not in versions:
+                if len(versions) >= _VERSIONS_MAX:
+                    continue
+                self._bytes += len(entry.payload)
+            givers = versions.setdefault(entry, [])
+            if peer not in givers:
+                givers.append(peer)
+        return True
+
+    def refused(self, peer: str, question: EntriesQuery) -> None:
+        """The peer gave no answer: it is not asked for this one again in this round."""
+        self._settled.setdefault(peer, set()).add(question.index)
+
+    def begin_round(self) -> None:
+        """Ask everybody anew: they may have come to know more."""
+        self._settled.clear()
+
+
+def _first_of(holes: Sequence[tuple[int, int]], count_max: int) -> Iterator[int]:
+    left = count_max
+    for first, last in holes:
+        for index in range(first, min(last + 1, first + left)):
+            yield index
+            left -= 1

@@ -1,0 +1,75 @@
+"""Whom to ask for missing entries: each peer once a round, within bounds, nobody believed."""
+
+from p2pcity.sync import repair as repair_module
+from p2pcity.sync.repair import Repair
+from p2pcity.wire.raft import Entry
+from p2pcity.wire.sync import EntriesAnswer, EntriesQuery
+
+
+def give(
+    repair: Repair, peer: str, *entries: Entry, commit: int = 100, index: int | None = None
+) -> bool:
+    question = repair.question(peer)
+    assert question is not None
+    answer = EntriesAnswer(question.index if index is None else index, 3, commit, entries)
+    return repair.take(peer, question, answer)
+
+
+def test_each_hole_is_asked_for_and_what_else_comes_is_left_out() -> None:
+    repair = Repair([(3, 4), (8, 8)])
+    assert repair.question("a") == EntriesQuery(3)
+    assert give(repair, "a", *(Entry(1, index, b"x") for index in range(3, 7)), commit=3)
+    assert repair.question("a") == EntriesQuery(8)
+    assert give(repair, "a")
+    assert repair.question("a") is None
+    assert repair.entries == {3: [Entry(1, 3, b"x")], 4: [Entry(1, 4, b"x")]}
+    assert repair.committed == {3: 1}
+    assert repair.givers(3) == ["a"]
+    assert repair.givers(8) == []
+    # Another one is asked for everything, and what more peers say is tried first.
+    assert repair.question("b") == EntriesQuery(3)
+    give(repair, "b", Entry(2, 3, b"y"))
+    give(repair, "c", Entry(2, 3, b"y"))
+    assert repair.entries[3] == [Entry(2, 3, b"y"), Entry(1, 3, b"x")]
+    assert repair.givers(3) == ["a", "b", "c"]
+
+
+def test_a_new_round_asks_anew() -> None:
+    repair = Repair([(3, 3)])
+    question = repair.question("a")
+    assert question is not None
+    repair.refused("a", question)
+    assert repair.question("a") is None
+    repair.begin_round()
+    assert repair.question("a") == question
+
+
+def test_an_answer_to_something_else_is_wrong() -> None:
+    repair = Repair([(3, 3)])
+    assert not give(repair, "a", Entry(1, 7, b"x"), index=7)
+    assert repair.entries == {}
+
+
+def test_what_is_kept_is_bounded() -> None:
+    repair = Repair([(1, 1 << 60)])
+    repair.begin_round()
+    asked = 0
+    while (question := repair.question("a")) is not None:
+        answer = EntriesAnswer(question.index, 1, 0, (Entry(1, question.index, bytes(1 << 20)),))
+        assert repair.take("a", question, answer)
+        asked += 1
+    assert asked == repair_module.BYTES_MAX >> 20
+    few = Repair([(5, 5), (9, 1 << 60)])
+    for _ in range(repair_module.WANTED_MAX):
+        question = few.question("a")
+        assert question is not None
+        few.refused("a", question)
+    assert few.question("a") is None
+
+
+def test_a_peer_that_makes_up_versions_is_heard_a_few_times() -> None:
+    repair = Repair([(3, 3)])
+    for number in range(100):
+        repair.begin_round()
+        give(repair, "a", Entry(1, 3, b"%d" % number))
+    assert len(repair.entries[3]) < 10
