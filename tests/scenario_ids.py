@@ -119,10 +119,8 @@ REQUIRED: Final = (
 """The ids that must be shown now; the others are shown where somebody has."""
 
 MISSING: Final[dict[str, str]] = {
-    "A1": "P",
     "A2": "T/P",
-    "A3": "S,P",
-    "A4": "S",
+    "A3": "P",
     "A5": "P",
     "A6": "P",
     "A8": "P",
@@ -138,10 +136,10 @@ MISSING: Final[dict[str, str]] = {
     "C4": "P",
     "C7": "P",
     "C8": "T",
-    "C10": "S,T,P",
+    "C10": "T,P",
     "C11": "P",
     "C12": "P",
-    "C13": "S,P",
+    "C13": "P",
     "C14": "P",
     "D1": "P",
     "D3": "P",
@@ -153,7 +151,7 @@ MISSING: Final[dict[str, str]] = {
     "D9": "T",
     "D10": "T",
     "E1": "T,P",
-    "E2": "S,P",
+    "E2": "P",
     "E3": "U,T",
     "E4": "P",
     "E5": "P",

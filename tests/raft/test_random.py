@@ -4,7 +4,6 @@ A failure names its seed: `replay(seed)` runs it again, step by step the same.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -16,7 +15,6 @@ from p2pcity.wire.raft import Message
 from tests.raft.checkers import Checkers
 from tests.raft.cluster import Cluster, Member, changed
 from tests.raft.disk import Disk
-from tests.raft.script import run_story
 
 SEEDS = 200
 FAULTY_TICKS = 220
@@ -258,17 +256,6 @@ def _plant_small_quorum(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(quorum, "size", lambda voters: voters // 2)
 
 
-def _plant_unsynced_votes(patch: pytest.MonkeyPatch) -> None:
-    real = Disk.save
-    patch.setattr(
-        Disk,
-        "save",
-        lambda disk, state, entries, must_sync: real(
-            disk, state, entries, must_sync and bool(entries)
-        ),
-    )
-
-
 def _plant_unsynced_entries(patch: pytest.MonkeyPatch) -> None:
     real = Disk.save
     patch.setattr(Disk, "save", lambda disk, state, entries, _: real(disk, state, entries, False))
@@ -301,13 +288,6 @@ def test_planted_bugs_are_found(
         except (AssertionError, LedgerError):
             return
     pytest.fail("no seed found it")
-
-
-def test_an_unsynced_vote_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random seeds hardly ever find this one; the story does at once."""
-    told = (Path(__file__).parent / "testdata" / "vote_once.txt").read_text(encoding="utf-8")
-    _plant_unsynced_votes(monkeypatch)
-    assert run_story(told) != told
 
 
 def test_checkers_say_no() -> None:
