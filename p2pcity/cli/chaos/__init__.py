@@ -1,0 +1,1 @@
+"""`p2pcity testnet chaos`: a local network under faults, its clients' history, and its checker."""
