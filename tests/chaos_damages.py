@@ -1,4 +1,4 @@
-"""31 ways to damage a history that was right.
+"""32 ways to damage a history that was right.
 
 A damage changes what a client was told, or what the nodes hold, in a way that no correct network
 can show; the checker must reject each. `None` says that this history has nothing to damage so.
@@ -350,7 +350,14 @@ def go_back(choice: Random, operations: Operations, ledgers: Copies) -> History 
 
 def call_it_a_duplicate(choice: Random, operations: Operations, ledgers: Copies) -> History | None:
     at = choice.choice(_acknowledged(operations))
-    return _set(operations, at, status="duplicate", height=None, leaf_index=None), ledgers
+    return _set(operations, at, status="duplicate"), ledgers
+
+
+def call_a_duplicate_committed(
+    choice: Random, operations: Operations, ledgers: Copies
+) -> History | None:
+    at = _pick(choice, [a for a, o in enumerate(operations) if o.status == "duplicate"])
+    return None if at is None else (_set(operations, at, status="committed"), ledgers)
 
 
 def call_it_expired(choice: Random, operations: Operations, ledgers: Copies) -> History | None:
@@ -412,6 +419,7 @@ DAMAGES: Final[tuple[tuple[Damage, str], ...]] = (
     (send_after_it_was_seen, "early"),
     (go_back, "backwards"),
     (call_it_a_duplicate, "untrue"),
+    (call_a_duplicate_committed, "untrue"),
     (call_it_expired, "untrue"),
     (answer_above_the_head, "untrue"),
     (swap_leaves, "order"),

@@ -21,7 +21,7 @@ History = tuple[Operations, Copies]
 class _Block:
     committed_ns: int
     items: list[tuple[str, str, str]]
-    """Transaction id, its event's id, and what became of it."""
+    """Transaction id, its event's id, and `applied`, or `duplicate` when the event was there."""
 
 
 class _City:
@@ -67,11 +67,10 @@ class _City:
         transactions, events, leaf = [], [], 0
         for height, block in enumerate(self.blocks):
             for position, (id_, name, outcome) in enumerate(block.items):
-                is_applied = outcome == "applied"
-                transactions.append(Placed(id_, height, outcome, leaf if is_applied else None))
-                if is_applied:
+                transactions.append(Placed(id_, height, "applied", leaf))
+                leaf += 1
+                if outcome == "applied":
                     events.append((f"{height}.{position}.0", id_, name))
-                    leaf += 1
         hashes = tuple(f"{height:064x}" for height in range(len(self.blocks)))
         return LedgerCopy("", hashes, tuple(transactions), tuple(events))
 
@@ -95,15 +94,13 @@ class _City:
                 sent = replace(sent, returned_ns=returned_ns, outcome="ok", status="pending")
             elif self.random.random() < 0.1:
                 sent = replace(sent, returned_ns=returned_ns, reason="timeout")
-            elif outcome == "duplicate":
-                sent = replace(sent, returned_ns=returned_ns, outcome="ok", status="duplicate")
             else:
                 where = placed[id_]
                 sent = replace(
                     sent,
                     returned_ns=returned_ns,
                     outcome="ok",
-                    status="committed",
+                    status="duplicate" if outcome == "duplicate" else "committed",
                     height=where.height,
                     leaf_index=where.leaf_index,
                 )

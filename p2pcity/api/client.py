@@ -22,7 +22,8 @@ from p2pcity.errors import ConfigError, P2PCityError
 TIMEOUT_S: Final = 75.0
 """Longer than any wait that the surface grants (60 s)."""
 CONNECT_TIMEOUT_S: Final = 5.0
-_STREAM_TIMEOUT_S: Final = 60.0
+STREAM_SILENCE_S: Final = 60.0
+"""Four times what a node keeps silent on a stream."""
 _LINE_BYTES_MAX: Final = 4 * 1024 * 1024
 _RECONNECT_S: Final = 1.0
 
@@ -195,17 +196,19 @@ class Client:
         last_event_id: str | None = None,
         reconnect_tries: int = 10,
         wait: Callable[[float], None] = time.sleep,
+        silence_s: float = STREAM_SILENCE_S,
     ) -> Generator[StreamEvent, None, None]:
         """Yield events as they are committed, for ever; resumes where it was when cut off.
 
         `params` are the stream's (`from`, `type`, ...). Raises Unreachable when the node stays
-        away for `reconnect_tries` tries in a row, ApiProblem when it refuses.
+        away for `reconnect_tries` tries in a row, ApiProblem when it refuses. A connection on
+        which nothing comes for `silence_s` is given up; the node says something every 15 s.
         """
         tries = 0
         cursor = last_event_id
         while True:
             try:
-                for event in self._stream_once(params, cursor):
+                for event in self._stream_once(params, cursor, silence_s):
                     tries = 0
                     cursor = event.cursor
                     if event.name:
@@ -223,7 +226,9 @@ class Client:
                     raise
             wait(_RECONNECT_S)
 
-    def _stream_once(self, params: Params | None, cursor: str | None) -> Iterator[StreamEvent]:
+    def _stream_once(
+        self, params: Params | None, cursor: str | None, silence_s: float
+    ) -> Iterator[StreamEvent]:
         """Yield what one connection brings; an empty name means that only the cursor moved."""
         headers = {**self._headers(), "Accept": "text/event-stream"}
         if cursor is not None:
@@ -231,7 +236,7 @@ class Client:
         connection = self._open()
         try:
             if connection.sock is not None:
-                connection.sock.settimeout(_STREAM_TIMEOUT_S)
+                connection.sock.settimeout(silence_s)
             connection.request("GET", _target("/v1/stream", params), headers=headers)
             answer = connection.getresponse()
             if answer.status != 200:

@@ -1,6 +1,5 @@
 """`p2pcity bench`: load on three local nodes, with a verdict."""
 
-import re
 import shutil
 import sys
 import tempfile
@@ -12,31 +11,11 @@ from typing import Any, Final
 import click
 
 from p2pcity.cli import exit_codes
+from p2pcity.cli.duration import Duration
 from p2pcity.cli.output import json_option, print_json, print_table
 from p2pcity.errors import Unavailable
 
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)?")
-_UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0}
 _QUICK_S: Final = 3.0
-_LONGEST_S: Final = 600.0
-
-
-class _Duration(click.ParamType):  # type: ignore[type-arg]  # older clicks have no argument
-    """A length of time: 20s, 500ms, 1m; seconds without a unit."""
-
-    name = "duration"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the seconds that `value` names."""
-        if isinstance(value, float):
-            return value
-        match = _DURATION.fullmatch(str(value))
-        seconds = float(match[1]) * _UNITS_S[match[2] or "s"] if match else 0.0
-        if not 0.1 <= seconds <= _LONGEST_S:
-            self.fail(f"{value!r} is no length of time from 100ms to 10m, such as 20s.", param, ctx)
-        return seconds
 
 
 @click.command()
@@ -50,7 +29,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]  # older clicks have
 @click.option(
     "--for",
     "seconds",
-    type=_Duration(),
+    type=Duration(longest_s=600),
     metavar="TIME",
     help="Length of each phase [default: 20s, or 3s with --quick].",
 )

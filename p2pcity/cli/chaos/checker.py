@@ -30,7 +30,8 @@ from p2pcity.cli.chaos.history import LedgerCopy, Operation, Placed, is_equal
 APPLIED: Final = "applied"
 _SENDS: Final = ("submit", "accept")
 _LINEARIZABLE: Final = ("read", "query")
-_ENDS: Final = ("duplicate", "expired", "rejected")
+_PLACED: Final = ("committed", "duplicate")
+_ENDS: Final = ("expired", "rejected")
 _SHOWN_MAX: Final = 5
 
 
@@ -70,7 +71,7 @@ class _Ledger:
                 self.dropped.setdefault(item.id, item)
         self.events = [(cursor, id_) for cursor, id_, _ in copy.events]
         self.positions = {cursor: at for at, (cursor, _) in enumerate(self.events)}
-        self.events_by_name = {name for _, _, name in copy.events}
+        self.owners = {name: id_ for _, id_, name in copy.events}
         self.event_keys = [_key(cursor) for cursor, _ in self.events]
 
 
@@ -158,27 +159,39 @@ def _check_answer(operation: Operation, ledger: _Ledger, add: _Add) -> None:
             operation.head_height < len(hashes) and hashes[operation.head_height] == operation.head
         ):
             add("fork", f"{_who(operation)} saw {operation.head[:12]} at {operation.head_height}")
+    if operation.kind == "forge":
+        add("untrue", f"{_who(operation)} was told {operation.status!r} of a forged transaction")
     if operation.kind not in ("submit", "accept", "read"):
         return
     placed = ledger.applied.get(operation.id)
-    if operation.status == "committed":
+    if operation.status in _PLACED:
         if placed is None:
-            add("lost", f"{_who(operation)} was told that {operation.id} is committed")
+            add("lost", f"{_who(operation)} was told that {operation.id} is {operation.status}")
         elif (placed.height, placed.leaf_index) != (operation.height, operation.leaf_index):
             told = (operation.height, operation.leaf_index)
             is_at = (placed.height, placed.leaf_index)
             add("moved", f"{operation.id} is at {is_at}, {_who(operation)} was told {told}")
         elif operation.head_height is not None and operation.head_height < placed.height:
             add("untrue", f"{_who(operation)} was told of {operation.id} above the node's head")
-    elif operation.kind == "accept" and operation.status == "pending":
+        elif operation.kind in _SENDS:
+            _check_events(operation, ledger, add)
+    elif operation.kind in _SENDS and operation.status == "pending":
+        # The node's disk answers for it, also when a client had waited for more.
         if placed is None and operation.id not in ledger.dropped:
             add("lost", f"{_who(operation)} was told that {operation.id} is accepted")
     elif operation.status in _ENDS:
-        missing = [name for name in operation.names if name not in ledger.events_by_name]
-        if placed is not None or (operation.status == "duplicate" and missing):
+        if placed is not None:
             add("untrue", f"{_who(operation)} was told that {operation.id} is {operation.status}")
     elif operation.kind in _SENDS:
         add("untrue", f"{_who(operation)} was told {operation.status!r} of {operation.id}, and ok")
+
+
+def _check_events(operation: Operation, ledger: _Ledger, add: _Add) -> None:
+    """A duplicate's events stand on the ledger by another transaction; else some are its own."""
+    owners = {ledger.owners.get(name) for name in operation.names}
+    is_duplicate = operation.id not in owners
+    if None in owners or is_duplicate != (operation.status == "duplicate"):
+        add("untrue", f"{_who(operation)} was told that {operation.id} is {operation.status}")
 
 
 def _check_times(
@@ -210,7 +223,7 @@ def _check_times(
 def _shows(operation: Operation) -> int:
     """The height that an operation proves to be committed."""
     shown = operation.head_height or 0
-    if operation.height is not None and operation.status == "committed":
+    if operation.height is not None and operation.status in _PLACED:
         shown = max(shown, operation.height)
     if operation.events:
         shown = max(shown, _height(operation.events[-1][0]))
@@ -220,7 +233,7 @@ def _shows(operation: Operation) -> int:
 def _shows_at_most(operation: Operation, ledger: _Ledger) -> int:
     """The highest state that a linearizable read can have been answered from."""
     most = len(ledger.hashes) if operation.head_height is None else operation.head_height
-    if operation.kind == "read" and operation.status != "committed":
+    if operation.kind == "read" and operation.status not in _PLACED:
         placed = ledger.applied.get(operation.id)
         if placed is not None:
             most = min(most, placed.height - 1)

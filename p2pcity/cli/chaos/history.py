@@ -13,13 +13,13 @@ from typing import Any, Final, Literal
 
 from p2pcity.errors import ConfigError
 
-Kind = Literal["submit", "accept", "read", "query", "local", "stream"]
-"""submit: wait=committed. accept: wait=accepted. read: a linearizable read of a transaction's
-status. query: a linearizable page of events. local: a read of the node's own state. stream: what
-one connection of a reader of the stream brought."""
+Kind = Literal["submit", "accept", "forge", "read", "query", "local", "stream"]
+"""submit: wait=committed. accept: wait=accepted. forge: what must be refused. read: a linearizable
+read of a transaction's status. query: a linearizable page of events. local: a read of the node's
+own state. stream: what one connection of a reader of the stream brought."""
 
 Outcome = Literal["ok", "fail", "unknown"]
-"""fail: the node said that it will never happen."""
+"""fail: the node said that this request did nothing."""
 
 EventPlace = tuple[str, str]
 """An event's cursor, and the id of its transaction in hex."""

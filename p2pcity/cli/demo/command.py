@@ -4,14 +4,11 @@ import contextlib
 import os
 import shlex
 import shutil
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import click
 
@@ -78,7 +75,7 @@ def demo(
     bundles = bundle(events, max(1, min(12, len(events) // 48)))
     authors = list(dict.fromkeys(item.author for item in bundles))
     place = directory or Path(tempfile.mkdtemp(prefix="p2pcity-demo-"))
-    with _ending_on_signals():
+    with signals.ending():
         network = None
         try:
             network = LocalNetwork.create(
@@ -177,18 +174,3 @@ def _wait_for_ever() -> None:
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             time.sleep(3600)
-
-
-@contextlib.contextmanager
-def _ending_on_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP (the terminal was closed) end the demo as cleanly as Ctrl-C."""
-
-    def leave(number: int, frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from p2pcity.cli import exit_codes
+from p2pcity.cli.chaos.command import chaos
 from p2pcity.cli.output import json_option, print_json, print_table
 from p2pcity.cli.testnet.local_network import READY_S, STOP_S, LocalNetwork
 from p2pcity.cli.testnet.local_node import LocalNode
@@ -185,6 +186,9 @@ def logs(directory: Path, name: str | None, lines: int, is_following: bool) -> N
             for line in file:
                 print(f"{node.name}  {line}" if mark else line, end="", flush=True)
         time.sleep(0.2)
+
+
+testnet.add_command(chaos)
 
 
 def _pairs(network: LocalNetwork) -> list[tuple[LocalNode, dict[str, Any] | None]]:

@@ -59,11 +59,13 @@ class LocalNetwork:
         authors: Sequence[str] = (),
         raft_preset: str = "local",
         name: str = "testnet",
+        announce: str = "",
     ) -> Self:
         """Make the directories of `nodes` nodes and open them; nothing is started.
 
         The first `orderers` vote, the others observe; `authors` get a key each, listed in the
-        genesis for all event types. Raises ConfigError.
+        genesis for all event types. `announce` is a multiaddr that all nodes tell their peers
+        instead of the one they listen on. Raises ConfigError.
         """
         making.make_network(
             directory,
@@ -72,6 +74,7 @@ class LocalNetwork:
             authors=authors,
             raft_preset=raft_preset,
             name=name,
+            announce=announce,
         )
         return cls(directory)
 

@@ -40,6 +40,8 @@ class LocalNode:
         self.socket: Path = socket
         self.log_file = self.directory / "node.log"
         self.pid_file = self.directory / "node.pid"
+        # What comes before `run --config FILE`; a test of clocks puts its own program in front.
+        self.program: tuple[str, ...] = (sys.executable, "-m", "p2pcity")
         self._process: subprocess.Popen[bytes] | None = None
 
     def client(self, timeout_s: float = 10.0) -> Client:
@@ -68,7 +70,7 @@ class LocalNode:
         # Between its start and our knowing of it, a Ctrl-C would leave the process behind.
         with self.log_file.open("ab") as output, signals.deferred():
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "p2pcity", "run", "--config", str(self.config_file)],
+                [*self.program, "run", "--config", str(self.config_file)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

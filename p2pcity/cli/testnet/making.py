@@ -50,8 +50,11 @@ def make_network(
     authors: Sequence[str],
     raft_preset: str,
     name: str,
+    announce: str = "",
 ) -> None:
     """Make `nodes` nodes, the first `orderers` of which vote, under `directory`.
+
+    `announce` is a multiaddr that all tell their peers instead of the one they listen on.
 
     Raises ConfigError when the numbers make no network or something lies there already.
     """
@@ -71,7 +74,7 @@ def make_network(
     for number, port in enumerate(free_ports(nodes), 1):
         own = directory / f"node{number}"
         role = "orderer" if number <= orderers else "observer"
-        _make_node(own, role, port, raft_preset)
+        _make_node(own, role, port, raft_preset, announce)
         arguments += ["--card", str(own / "node.card")]
     if authors:
         arguments += ["--authors", str(_make_authors(directory, authors))]
@@ -128,21 +131,20 @@ def prepare_socket_directory(path: Path) -> None:
         )
 
 
-def _make_node(own: Path, role: str, port: int, raft_preset: str) -> None:
+def _make_node(own: Path, role: str, port: int, raft_preset: str, announce: str) -> None:
     listen = f"/ip4/127.0.0.1/tcp/{port}"
-    _run(
-        init,
-        [str(own), "--member", own.name, "--name", own.name, "--role", role, "--listen", listen],
-    )
+    arguments = [str(own), "--member", own.name, "--name", own.name, "--role", role]
+    arguments += ["--listen", listen, *(("--announce", announce) if announce else ())]
+    _run(init, arguments)
     changes: dict[str, Any] = {"net.mdns": False, "raft.preset": raft_preset}
     place = socket_path(own)
     if place.parent != own.resolve():
         changes["http.socket"] = str(place)
-    _change_settings(own / CONFIG_NAME, changes)
+    change_settings(own / CONFIG_NAME, changes)
 
 
-def _change_settings(file: Path, changes: dict[str, Any]) -> None:
-    """Write a configuration anew with some settings changed or added."""
+def change_settings(file: Path, changes: dict[str, Any]) -> None:
+    """Write a configuration anew with some settings (`section.name`) changed or added."""
     document = tomllib.loads(file.read_text(encoding="utf-8"))
     values = {
         f"{section}.{name}": tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,257 @@
+"""One run: calm, then faults from the plan, then calm again; and what came of it."""
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from p2pcity.cli.chaos import ledgers, nemeses, relayed_network
+from p2pcity.cli.chaos.checker import Findings, check
+from p2pcity.cli.chaos.clients import Clients, Recorder
+from p2pcity.cli.chaos.history import LedgerCopy, Operation, write_ledgers
+from p2pcity.cli.chaos.nemeses import Acting, Site
+from p2pcity.cli.chaos.plan import Strike
+from p2pcity.cli.chaos.wires import Wires
+from p2pcity.cli.demo.watching import Watcher
+from p2pcity.cli.testnet.local_network import LocalNetwork
+
+HISTORY_FILE: Final = "history.ndjson"
+LEDGERS_FILE: Final = "ledgers.ndjson"
+CALM_ACKNOWLEDGED: Final = 40
+"""So many acknowledgements must come before the first fault, and after the last one."""
+_CALM_S: Final = 60.0
+_EQUAL_S: Final = 90.0
+_POLL_S: Final = 0.05
+_CHECK_S: Final = 600.0
+# What a node may write as an error when its disk was full; everything else is a bug.
+_DISK_SAYS: Final = ("No space left", "disk", "space")
+
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run brought; times are time.monotonic_ns()."""
+
+    operations: list[Operation] = field(default_factory=list)
+    ledgers: list[LedgerCopy] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
+    problems: list[str] = field(default_factory=list)
+    """What else went wrong: a node that did not end, an error in a log, an unsound directory."""
+    strikes: int = 0
+    struck: Counter[str] = field(default_factory=Counter)
+    spans_ns: list[tuple[int, int]] = field(default_factory=list)
+    """When faults were under way."""
+    began_ns: int = 0
+    mended_ns: int = 0
+    ended_ns: int = 0
+    resumed: int = 0
+
+
+class Course:
+    """Runs a plan on a network of relayed nodes in `directory`; `run` once."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        nodes: int,
+        seed: int,
+        plan: Sequence[Strike],
+        names: Sequence[str],
+        say: Say,
+    ) -> None:
+        self._directory = directory
+        self._nodes = tuple(f"node{number}" for number in range(1, nodes + 1))
+        self._seed = seed
+        self._plan = plan
+        self._names = names
+        self._say = say
+        self._outcome = Outcome()
+
+    def run(self) -> Outcome:
+        """Take the course; the processes and relays are gone when it returns or raises."""
+        with ExitStack() as stack:
+            wires = stack.enter_context(Wires(self._nodes, self._seed))
+            settings = {}
+            if "disk-full" in self._names:
+                settings["ledger.disk_free_bytes_min"] = nemeses.DISK_FREE_BYTES_MIN
+            network = relayed_network.make(self._directory, wires, settings=settings)
+            nemeses.prepare(network, self._names, stack)
+            stack.enter_context(network)
+            self._take(network, wires)
+        self._check_stopped(network)
+        self._outcome.findings = check(self._outcome.operations, self._outcome.ledgers)
+        return self._outcome
+
+    def _take(self, network: LocalNetwork, wires: Wires) -> None:
+        outcome = self._outcome
+        network.start()
+        network.wait_ready()
+        watcher = Watcher(network)
+        watcher.start({})
+        recorder = Recorder(network.directory / HISTORY_FILE)
+        clients = Clients(network, recorder, seed=self._seed)
+        try:
+            with clients:
+                self._say(f"{len(self._nodes)} nodes are ready; the clients begin")
+                self._wait_calm(recorder, "before the first fault")
+                site = Site(network, wires, watcher)
+                self._strike(site, recorder)
+                outcome.problems += site.findings
+                wires.mend()
+                site.start_ended(self._nodes)
+                outcome.mended_ns = time.monotonic_ns()
+                self._say("all faults are over")
+                network.wait_ready(deadline_s=_CALM_S)
+                self._wait_calm(recorder, "after the last fault")
+                outcome.problems += clients.stop()
+            self._finish(network, clients)
+        finally:
+            watcher.stop()
+            recorder.close()
+            outcome.operations = recorder.operations
+            outcome.ended_ns = time.monotonic_ns()
+
+    def _wait_calm(self, recorder: Recorder, when: str) -> None:
+        wanted = recorder.acknowledged + CALM_ACKNOWLEDGED
+        if not recorder.wait_acknowledged(wanted, time.monotonic() + _CALM_S):
+            self._outcome.problems.append(
+                f"no {CALM_ACKNOWLEDGED} acknowledgements within {_CALM_S:.0f} s {when}"
+            )
+
+    # -- faults ------------------------------------------------------------------------------
+
+    def _strike(self, site: Site, recorder: Recorder) -> None:
+        """Begin and end each strike at its time; whatever happens, all are ended."""
+        outcome = self._outcome
+        outcome.began_ns = time.monotonic_ns()
+        start_s = time.monotonic()
+        moments = sorted(
+            [(strike.at_s, 1, at) for at, strike in enumerate(self._plan)]
+            + [(strike.at_s + strike.lasts_s, 0, at) for at, strike in enumerate(self._plan)]
+        )
+        acting: dict[int, tuple[Acting, int]] = {}
+        try:
+            for at_s, is_begin, at in moments:
+                time.sleep(max(0.0, start_s + at_s - time.monotonic()))
+                if is_begin:
+                    self._begin(site, at, acting, recorder)
+                else:
+                    self._end(at, acting)
+        finally:
+            for at in list(acting):
+                self._end(at, acting)
+
+    def _begin(
+        self, site: Site, at: int, acting: dict[int, tuple[Acting, int]], recorder: Recorder
+    ) -> None:
+        strike = self._plan[at]
+        act = nemeses.ACTS[strike.nemesis](site, strike)
+        self._say(
+            f"{strike.nemesis} for {strike.lasts_s:.1f} s ({strike.target}); "
+            f"{recorder.acknowledged:,} acknowledged"
+        )
+        self._outcome.strikes += 1
+        began_ns = time.monotonic_ns()
+        try:
+            next(act)
+        except StopIteration:
+            # There was nobody to strike.
+            return
+        acting[at] = act, began_ns
+
+    def _end(self, at: int, acting: dict[int, tuple[Acting, int]]) -> None:
+        if at not in acting:
+            return
+        act, began_ns = acting.pop(at)
+        try:
+            next(act)
+        except StopIteration as ended:
+            self._outcome.struck[self._plan[at].nemesis] += ended.value or 0
+        self._outcome.spans_ns.append((began_ns, time.monotonic_ns()))
+
+    # -- afterwards --------------------------------------------------------------------------
+
+    def _finish(self, network: LocalNetwork, clients: Clients) -> None:
+        """Let all nodes come to the same ledger, read them to the end, and stop them."""
+        outcome = self._outcome
+        if not _wait_equal(network):
+            outcome.problems.append(
+                f"the nodes do not come to the same ledger within {_EQUAL_S:.0f} s"
+            )
+        self._say("reading every ledger, block by block and event by event")
+        outcome.ledgers = ledgers.read_all(network)
+        write_ledgers(network.directory / LEDGERS_FILE, outcome.ledgers)
+        events = max(len(copy.events) for copy in outcome.ledgers)
+        for reader in clients.readers:
+            if not reader.finish(events, time.monotonic() + _CALM_S):
+                outcome.problems.append(f"a stream brought {reader.count} of {events} events")
+            outcome.resumed += reader.resumed
+        late = network.stop()
+        outcome.problems += [f"{name} did not end by itself when told to" for name in late]
+        for node in network.nodes:
+            if node.exit_code:
+                outcome.problems.append(f"{node.name} ended with exit code {node.exit_code}")
+
+    def _check_stopped(self, network: LocalNetwork) -> None:
+        """Read the logs for bugs, and let `p2pcity check` judge every data directory."""
+        for node in network.nodes:
+            self._outcome.problems += [
+                f"{node.name} wrote: {line}" for line in self._errors(node.log_file)
+            ]
+            done = subprocess.run(
+                [*_P2PCITY, "check", "--config", str(node.config_file), "--json"],
+                capture_output=True,
+                text=True,
+                timeout=_CHECK_S,
+                check=False,
+            )
+            if done.returncode:
+                said = (done.stdout + done.stderr).strip()[-500:]
+                self._outcome.problems.append(f"p2pcity check on {node.name}: {said}")
+
+    def _errors(self, log: Path) -> list[str]:
+        """Tracebacks and errors in a log, but for those of a full disk when that was a fault."""
+        found = []
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+            fields: Any = None
+            if line.startswith("{"):
+                try:
+                    fields = json.loads(line)
+                except ValueError:
+                    # A node that was killed in the middle of a line.
+                    continue
+            is_error = "Traceback" in line or (
+                fields is not None and fields.get("level") in ("error", "critical")
+            )
+            is_disk = "disk-full" in self._names and any(word in line for word in _DISK_SAYS)
+            if is_error and not is_disk:
+                found.append(line[:300])
+        return found[:3]
+
+
+_P2PCITY: Final = (sys.executable, "-m", "p2pcity")
+
+
+def _wait_equal(network: LocalNetwork) -> bool:
+    """Wait until all nodes show one head, and have nothing left to order."""
+    until_s = time.monotonic() + _EQUAL_S
+    while time.monotonic() < until_s:
+        found = list(network.statuses().values())
+        heads = {None if status is None else status["ledger"]["head"] for status in found}
+        if len(heads) == 1 and all(
+            status is not None
+            and status["mempool"]["transactions"] == 0
+            and status["outbox"]["pending"] == 0
+            for status in found
+        ):
+            return True
+        time.sleep(_POLL_S)
+    return False

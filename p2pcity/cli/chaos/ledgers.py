@@ -1,0 +1,45 @@
+"""Reads the whole ledger of every node through its API, block by block and event by event."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from p2pcity.api.client import Params
+from p2pcity.cli.chaos.history import LedgerCopy, Placed
+from p2pcity.cli.testnet.local_network import LocalNetwork
+from p2pcity.cli.testnet.local_node import LocalNode
+
+_PAGE: Final = 1000
+_ANSWER_S: Final = 60.0
+
+
+def read_all(network: LocalNetwork) -> list[LedgerCopy]:
+    """Read every node's ledger, all nodes at a time; raises Unreachable or ApiProblem."""
+    with ThreadPoolExecutor(len(network.nodes)) as pool:
+        return list(pool.map(_read, network.nodes))
+
+
+def _read(node: LocalNode) -> LedgerCopy:
+    hashes: list[str] = []
+    transactions: list[Placed] = []
+    events: list[tuple[str, str, str]] = []
+    with node.client(_ANSWER_S) as client:
+        height = client.get_json("/v1/blocks/latest")["height"]
+        for number in range(height + 1):
+            block = client.get_json(f"/v1/blocks/{number}")
+            hashes.append(block["hash"])
+            transactions += (
+                Placed(item["id"], number, item["outcome"], item["leaf_index"])
+                for item in block["transactions"]
+            )
+        cursor: str | None = None
+        while True:
+            params: Params = {"limit": _PAGE, "cursor": cursor, "consistency": "local"}
+            page = client.get("/v1/events", params, "application/x-ndjson")
+            for line in page.body.splitlines():
+                event = json.loads(line)
+                events.append((event["p2pcitycursor"], event["p2pcitytransaction"], event["id"]))
+            cursor = page.headers.get("p2pcity-next")
+            if cursor is None:
+                break
+    return LedgerCopy(node.name, tuple(hashes), tuple(transactions), tuple(events))

@@ -1,0 +1,485 @@
+"""The faults themselves, on real processes, and how each knows that it really struck.
+
+A nemesis is a generator: up to its `yield` the fault begins, after it the fault ends, and it
+returns how often it struck by what was seen (a process that was killed, bytes that were held, a
+sync that was late). 0 means that it met nothing: that does not count.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
+from signal import SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM
+from typing import Any, Final
+
+from p2pcity.api.client import ApiProblem, Unreachable
+from p2pcity.cli.chaos import shifted_clock
+from p2pcity.cli.chaos.plan import Strike
+from p2pcity.cli.chaos.wires import Wire, Wires
+from p2pcity.cli.demo.watching import Watcher
+from p2pcity.cli.testnet.local_network import LocalNetwork
+from p2pcity.cli.testnet.local_node import LocalNode
+
+Acting = Generator[None, None, int]
+
+DISK_BYTES: Final = 1024 * 1024 * 1024
+DISK_FREE_BYTES_MIN: Final = 8 * 1024 * 1024
+"""What `ledger.disk_free_bytes_min` must be on the small disks of disk-full."""
+_GONE_S: Final = 10.0
+_SEEN_S: Final = 5.0
+_POLL_S: Final = 0.02
+_ASK_S: Final = 2.0
+_CLOCK_OFFSETS_S: Final = (-600, -60, -7, -2, 2, 7, 60, 600)
+
+
+class Site:
+    """What the nemeses act on; keeps two of them from meeting on one node's process."""
+
+    def __init__(self, network: LocalNetwork, wires: Wires, watcher: Watcher) -> None:
+        self.network = network
+        self.wires = wires
+        self.watcher = watcher
+        self.findings: list[str] = []
+        self._busy: set[str] = set()
+
+    def leader(self) -> str | None:
+        """The node that was last seen to lead, by the highest term."""
+        views = [view for view in self.watcher.views() if view.is_leader]
+        return max(views, key=lambda view: view.term or 0).name if views else None
+
+    def victim(self, strike: Strike, nodes: Sequence[str] | None = None) -> str | None:
+        """The node that a strike is for: of `nodes`, by default of those that are well."""
+        names = [
+            node.name
+            for node in self.network.nodes
+            if node.name not in self._busy and (nodes is None or node.name in nodes)
+        ]
+        leader = self.leader()
+        if strike.target == "leader" and leader in names:
+            return leader
+        if strike.target == "follower" and leader in names and len(names) > 1:
+            names.remove(leader)
+        return names[int(strike.chance * 997) % len(names)] if names else None
+
+    def group(self, strike: Strike, first: str, size: int) -> list[str]:
+        """`first` and others that are well, up to `size`."""
+        others = [
+            node.name
+            for node in self.network.nodes
+            if node.name not in self._busy and node.name != first
+        ]
+        start = int(strike.chance * 991) % len(others) if others else 0
+        return [first, *(others[start:] + others[:start])[: size - 1]]
+
+    @contextlib.contextmanager
+    def keeping(self, names: Sequence[str]) -> Iterator[None]:
+        """No other nemesis touches the processes of these nodes meanwhile."""
+        self._busy.update(names)
+        try:
+            yield
+        finally:
+            self._busy.difference_update(names)
+
+    def start_ended(self, names: Sequence[str]) -> None:
+        """Start those of these nodes that do not run."""
+        for name in names:
+            node = self.network.node(name)
+            if node.pid is None:
+                node.start()
+
+
+# -- processes ---------------------------------------------------------------------------------
+
+
+def kill(site: Site, strike: Strike) -> Acting:
+    """SIGKILL: mostly of one node, sometimes of more, seldom of all at once."""
+    first = site.victim(strike)
+    if first is None:
+        return 0
+    total = len(site.network.nodes)
+    size = 1 if strike.chance < 0.7 else (total - 1) // 2 if strike.chance < 0.85 else total
+    names = site.group(strike, first, max(1, size))
+    struck = 0
+    with site.keeping(names):
+        nodes = [site.network.node(name) for name in names]
+        for node in nodes:
+            node.send(SIGKILL)
+        for node in nodes:
+            node.wait_gone(time.monotonic() + _GONE_S)
+            struck += node.exit_code == -SIGKILL
+        yield
+        site.start_ended(names)
+    return struck
+
+
+def term(site: Site, strike: Strike) -> Acting:
+    """SIGTERM: the node hands over and ends by itself."""
+    name = site.victim(strike)
+    if name is None:
+        return 0
+    with site.keeping([name]):
+        node = site.network.node(name)
+        struck = node.send(SIGTERM)
+        if not node.wait_gone(time.monotonic() + _GONE_S):
+            site.findings.append(f"{name} did not end within {_GONE_S:.0f} s of SIGTERM")
+            node.send(SIGKILL)
+            node.wait_gone(time.monotonic() + _GONE_S)
+        elif struck and node.exit_code != 0:
+            site.findings.append(f"{name} ended with exit code {node.exit_code} after SIGTERM")
+        yield
+        site.start_ended([name])
+    return int(struck)
+
+
+def pause(site: Site, strike: Strike) -> Acting:
+    """SIGSTOP, and SIGCONT after a while: it wakes and does not know that it slept."""
+    name = site.victim(strike)
+    if name is None:
+        return 0
+    with site.keeping([name]):
+        node = site.network.node(name)
+        node.send(SIGSTOP)
+        struck = _wait(lambda: _state(node) == "T", _SEEN_S)
+        yield
+        node.send(SIGCONT)
+    return int(struck)
+
+
+# -- the network -------------------------------------------------------------------------------
+
+
+def _held(wires: Wires, chosen: Sequence[Wire]) -> int:
+    return sum(wires.held_bytes[wire] for wire in chosen)
+
+
+def _hold(wires: Wires, chosen: Sequence[Wire]) -> Acting:
+    before = _held(wires, chosen)
+    wires.hold(chosen)
+    yield
+    struck = _held(wires, chosen) > before
+    wires.mend(chosen)
+    return int(struck)
+
+
+def partition(site: Site, strike: Strike) -> Acting:
+    """A node or a minority cut off both ways; one time in seven everybody from everybody."""
+    first = site.victim(strike, site.wires.nodes)
+    if first is None:
+        return 0
+    total = len(site.wires.nodes)
+    if strike.chance > 0.86:
+        chosen = [wire for name in site.wires.nodes for wire in site.wires.out_of(name)]
+    else:
+        minority = (total - 1) // 2
+        size = minority if strike.chance > 0.5 else 1
+        chosen = site.wires.around(site.group(strike, first, max(1, size)))
+    return (yield from _hold(site.wires, chosen))
+
+
+def one_way(site: Site, strike: Strike) -> Acting:
+    """A node that can say and not hear, or hear and not say."""
+    name = site.victim(strike)
+    if name is None:
+        return 0
+    wires = site.wires
+    chosen = wires.into(name) if strike.chance < 0.5 else wires.out_of(name)
+    return (yield from _hold(wires, chosen))
+
+
+def flap(site: Site, strike: Strike) -> Acting:
+    """A link between two nodes that comes and goes."""
+    chosen = _pair(site, strike)
+    if chosen is None:
+        return 0
+    one, other = chosen
+    wires, link = site.wires, [(one, other), (other, one)]
+    before, ended = _held(site.wires, link), threading.Event()
+
+    def turn() -> None:
+        period_s = 0.1 + 0.4 * strike.chance
+        while not ended.is_set():
+            wires.hold(link)
+            ended.wait(period_s)
+            wires.mend(link)
+            ended.wait(period_s)
+
+    thread = threading.Thread(target=turn, name="flap", daemon=True)
+    thread.start()
+    yield
+    ended.set()
+    thread.join(_SEEN_S)
+    wires.mend(link)
+    return int(_held(wires, link) > before)
+
+
+def delay(site: Site, strike: Strike) -> Acting:
+    """Everything between all nodes comes late, in its order."""
+    chosen = [wire for name in site.wires.nodes for wire in site.wires.out_of(name)]
+    before = sum(site.wires.late_bytes.values())
+    site.wires.delay(chosen, 0.01 + 0.09 * strike.chance)
+    yield
+    site.wires.mend(chosen)
+    return int(sum(site.wires.late_bytes.values()) > before)
+
+
+def slow_link(site: Site, strike: Strike) -> Acting:
+    """64 kbit/s to one node, from everybody together not more than from one."""
+    name = site.victim(strike)
+    if name is None:
+        return 0
+    chosen = site.wires.into(name)
+    before = sum(site.wires.late_bytes[wire] for wire in chosen)
+    site.wires.slow(chosen, 8_000 / len(chosen))
+    yield
+    site.wires.mend(chosen)
+    return int(sum(site.wires.late_bytes[wire] for wire in chosen) > before)
+
+
+def reset(site: Site, strike: Strike) -> Acting:
+    """All connections between two nodes are reset, twice."""
+    chosen = _pair(site, strike)
+    if chosen is None:
+        return 0
+    struck = site.wires.reset(*chosen)
+    yield
+    return struck + site.wires.reset(*chosen)
+
+
+def half_open(site: Site, strike: Strike) -> Acting:
+    """One end loses its connections, the other one hears nothing of it."""
+    chosen = _pair(site, strike)
+    if chosen is None:
+        return 0
+    struck = site.wires.leave_half_open(*chosen)
+    yield
+    return struck
+
+
+def _pair(site: Site, strike: Strike) -> tuple[str, str] | None:
+    one = site.victim(strike)
+    if one is None:
+        return None
+    others = [name for name in site.wires.nodes if name != one]
+    return one, others[int(strike.chance * 983) % len(others)]
+
+
+# -- disks and clocks --------------------------------------------------------------------------
+
+
+def slow_disk(site: Site, strike: Strike) -> Acting:
+    """strace holds up each sync of a node; it slows the whole process down as well."""
+    name = site.victim(strike)
+    pid = None if name is None else site.network.node(name).pid
+    if name is None or pid is None:
+        return 0
+    delay_us = int(30_000 + 270_000 * strike.chance)
+    seen = site.network.directory / f"{name}.strace"
+    with site.keeping([name]), seen.open("wb") as output:
+        tracer = subprocess.Popen(
+            [
+                *("strace", "-f", "-qq", "-p", str(pid), "-e", "trace=fsync,fdatasync"),
+                *("-e", f"inject=fsync,fdatasync:delay_exit={delay_us}"),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=output,
+        )
+        try:
+            yield
+        finally:
+            tracer.send_signal(SIGINT)
+            try:
+                tracer.wait(_GONE_S)
+            except subprocess.TimeoutExpired:
+                tracer.kill()
+                tracer.wait()
+    return int(b"(DELAYED)" in seen.read_bytes())
+
+
+def disk_full(site: Site, strike: Strike) -> Acting:
+    """Nothing is left on the small disk of a node, or too little for its liking."""
+    name = site.victim(strike)
+    if name is None:
+        return 0
+    node = site.network.node(name)
+    ballast = node.config.node.data_dir / "ballast"
+    with site.keeping([name]):
+        try:
+            _fill(ballast, 0 if strike.chance < 0.6 else DISK_FREE_BYTES_MIN // 2)
+            yield
+            struck = node.pid is None or _says_disk(node)
+        finally:
+            ballast.unlink(missing_ok=True)
+        site.start_ended([name])
+    return int(struck)
+
+
+def _fill(ballast: Path, leave_bytes: int) -> None:
+    with ballast.open("wb") as file:
+        for _ in range(100):
+            room = os.statvfs(ballast.parent)
+            more = room.f_bavail * room.f_frsize - leave_bytes
+            if more <= 0:
+                return
+            # The node writes meanwhile: then there is less than was just seen.
+            with contextlib.suppress(OSError):
+                os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), more)
+
+
+def _says_disk(node: LocalNode) -> bool:
+    status = _status(node)
+    return status is not None and any("disk" in alarm for alarm in status["alarms"])
+
+
+def clock(site: Site, strike: Strike) -> Acting:
+    """A node's wall clock jumps, and back again."""
+    name = site.victim(strike)
+    if name is None:
+        return 0
+    offset_s = _CLOCK_OFFSETS_S[int(strike.chance * len(_CLOCK_OFFSETS_S))]
+    file = clock_file(site.network.node(name))
+    with site.keeping([name]):
+        shifted_clock.shift(file, offset_s * 1_000_000_000)
+        try:
+            yield
+            status = _status(site.network.node(name))
+            struck = status is not None and any(
+                _sees_offset(other, status["node"]["peer"], offset_s * 1000)
+                for other in site.network.nodes
+                if other.name != name
+            )
+        finally:
+            shifted_clock.shift(file, 0)
+    return int(struck)
+
+
+def _sees_offset(node: LocalNode, peer: str, offset_ms: int) -> bool:
+    """Whether a node knows by now that a peer's clock is off by at least half of that."""
+    found = _get(node, "/v1/peers")
+    offsets = (
+        [row["clock_offset_ms"] for row in found["peers"] if row["peer"] == peer] if found else []
+    )
+    return any(seen is not None and abs(seen) >= abs(offset_ms) // 2 for seen in offsets)
+
+
+# -- what is there to be had -------------------------------------------------------------------
+
+ACTS: Final[dict[str, Callable[[Site, Strike], Acting]]] = {
+    "kill": kill,
+    "term": term,
+    "pause": pause,
+    "partition": partition,
+    "one-way": one_way,
+    "flap": flap,
+    "delay": delay,
+    "slow-link": slow_link,
+    "reset": reset,
+    "half-open": half_open,
+    "slow-disk": slow_disk,
+    "disk-full": disk_full,
+    "clock": clock,
+}
+
+
+def why_not(name: str) -> str:
+    """Why a nemesis can't strike on this machine; empty when it can."""
+    if name == "slow-disk":
+        return _why_no_strace()
+    if name == "disk-full" and os.geteuid() != 0:
+        return "disk-full mounts small disks, which needs root"
+    return ""
+
+
+def _why_no_strace() -> str:
+    if shutil.which("strace") is None:
+        return "slow-disk needs strace, which is not installed"
+    # Attaching to a process that is no child must be allowed (yama's ptrace_scope, seccomp).
+    child = subprocess.Popen(["sleep", "5"])
+    try:
+        tried = subprocess.run(
+            ["timeout", "-s", "INT", "1", "strace", "-qq", "-p", str(child.pid)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        child.kill()
+        child.wait()
+    if "attach" in tried.stderr:
+        return f"slow-disk may not trace another process here ({tried.stderr.strip()})"
+    return ""
+
+
+def prepare(network: LocalNetwork, names: Sequence[str], stack: contextlib.ExitStack) -> None:
+    """Give the nodes what the nemeses need: small disks, clocks that can be set.
+
+    The disks go with the stack.
+    """
+    for node in network.nodes:
+        if "clock" in names:
+            shifted_clock.make_file(clock_file(node))
+            module = shifted_clock.__name__
+            node.program = (node.program[0], "-m", module, str(clock_file(node)))
+        if "disk-full" in names:
+            _mount(node.config.node.data_dir, stack)
+
+
+def clock_file(node: LocalNode) -> Path:
+    """The file that says how far a node's clock is off."""
+    return node.directory / "clock.offset"
+
+
+def _mount(data: Path, stack: contextlib.ExitStack) -> None:
+    """Put a small disk under a data directory, with what is in it."""
+    before = data.with_name("data.before")
+    data.rename(before)
+    data.mkdir(mode=0o700)
+    options = f"size={DISK_BYTES},mode=0700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "p2pcity", str(data)], check=True)
+    stack.callback(_unmount, data)
+    for part in before.iterdir():
+        shutil.move(part, data / part.name)
+    before.rmdir()
+
+
+def _unmount(data: Path) -> None:
+    """Take the small disk away; what was on it stays."""
+    after = data.with_name("data.after")
+    shutil.copytree(data, after)
+    subprocess.run(["umount", "-l", str(data)], check=True)
+    data.rmdir()
+    after.rename(data)
+
+
+def _status(node: LocalNode) -> Any:
+    return _get(node, "/v1/status")
+
+
+def _get(node: LocalNode, path: str) -> Any:
+    """The JSON at a path of a node; None when it does not answer in time."""
+    with node.client(_ASK_S) as client:
+        try:
+            return client.get_json(path)
+        except (Unreachable, ApiProblem):
+            return None
+
+
+def _state(node: LocalNode) -> str:
+    try:
+        stat = Path(f"/proc/{node.pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[0]
+
+
+def _wait(is_so: Callable[[], bool], seconds: float) -> bool:
+    until_s = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() >= until_s:
+            return False
+        time.sleep(_POLL_S)
+    return True

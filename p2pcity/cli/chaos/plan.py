@@ -1,0 +1,97 @@
+"""What will strike, when, whom and for how long: drawn from a seed, and from nothing else."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from p2pcity.errors import ConfigError
+
+Target = Literal["leader", "follower", "any"]
+
+NEMESES: Final[dict[str, str]] = {
+    "kill": "SIGKILL of a node, of a minority, or of all at once; started again after a while",
+    "term": "SIGTERM of a node, which must end with exit code 0; started again",
+    "pause": "SIGSTOP and SIGCONT of a node",
+    "partition": "one node, or a minority, cut off both ways; sometimes all from all",
+    "one-way": "a node that hears nothing, or is not heard",
+    "flap": "a link between two nodes that comes and goes every 100 to 500 ms",
+    "delay": "bytes between all nodes up to 100 ms late",
+    "slow-link": "64 kbit/s to one node",
+    "reset": "connections between two nodes reset again and again",
+    "half-open": "connections of which only one end knows that they are over",
+    "slow-disk": "each sync of a node takes 30 to 300 ms longer (strace)",
+    "disk-full": "no room on a node's disk (tmpfs; needs root)",
+    "clock": "a node's wall clock off by 2 s to 10 min, either way",
+}
+"""Every nemesis and what it does."""
+
+_SHORTEST_S: Final = 0.6
+_LONGEST_S: Final = 4.0
+_GAP_S: Final = (0.3, 1.2)
+_PAIRED: Final = 0.3
+PER_STRIKE_S: Final = 3.0
+"""What a strike and the gap after it take in the mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """One fault: begins `at_s` after the plan's start and lasts `lasts_s`.
+
+    `chance` is a number from 0 to 1 from which the nemesis draws what else it needs.
+    """
+
+    nemesis: str
+    at_s: float
+    lasts_s: float
+    target: Target
+    chance: float
+
+
+def draw(seed: int, names: Sequence[str], seconds: float) -> list[Strike]:
+    """Return the strikes of a seed: every nemesis at least once, some two at a time.
+
+    Raises ConfigError for an unknown name and for too short a time.
+    """
+    unknown = [name for name in names if name not in NEMESES]
+    if unknown or not names:
+        raise ConfigError(
+            f"there is no nemesis {', '.join(unknown) or 'at all'}",
+            remedy=f"Use one or more of {', '.join(NEMESES)}.",
+        )
+    chance = random.Random(f"p2pcity chaos {seed} {' '.join(sorted(set(names)))}")
+    strikes: list[Strike] = []
+    bag: list[str] = []
+    now_s = 0.0
+
+    def next_name(other_than: str = "") -> str:
+        if not bag:
+            bag.extend(sorted(set(names)))
+            chance.shuffle(bag)
+        at = next((i for i, name in enumerate(bag) if name != other_than), None)
+        return "" if at is None else bag.pop(at)
+
+    while True:
+        lasts_s = chance.uniform(_SHORTEST_S, _LONGEST_S)
+        if now_s + lasts_s > seconds:
+            break
+        name = next_name()
+        strikes.append(_strike(chance, name, now_s, lasts_s))
+        other = next_name(other_than=name) if chance.random() < _PAIRED else ""
+        if other:
+            # It begins while the first one lasts and goes on after it.
+            strikes.append(_strike(chance, other, now_s + lasts_s / 2, lasts_s))
+            lasts_s *= 1.5
+        now_s += lasts_s + chance.uniform(*_GAP_S)
+    missing = set(names) - {strike.nemesis for strike in strikes}
+    if missing:
+        raise ConfigError(
+            f"{seconds:g} s are too short for {', '.join(sorted(missing))} to strike",
+            remedy=f"Use --for {len(set(names)) * PER_STRIKE_S * 2:.0f}s, or fewer with --nemesis.",
+        )
+    return strikes
+
+
+def _strike(chance: random.Random, name: str, at_s: float, lasts_s: float) -> Strike:
+    target: Target = chance.choice(("leader", "leader", "follower", "any"))
+    return Strike(name, round(at_s, 3), round(lasts_s, 3), target, chance.random())
