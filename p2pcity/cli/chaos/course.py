@@ -16,7 +16,7 @@ from p2pcity.cli.chaos.checker import Findings, check
 from p2pcity.cli.chaos.clients import Clients, Recorder
 from p2pcity.cli.chaos.history import LedgerCopy, Operation, write_ledgers
 from p2pcity.cli.chaos.nemeses import Acting, Site
-from p2pcity.cli.chaos.plan import Strike
+from p2pcity.cli.chaos.plan import Strike, draw_again
 from p2pcity.cli.chaos.wires import Wires
 from p2pcity.cli.demo.watching import Watcher
 from p2pcity.cli.testnet.local_network import LocalNetwork
@@ -29,6 +29,7 @@ _CALM_S: Final = 60.0
 _EQUAL_S: Final = 90.0
 _POLL_S: Final = 0.05
 _CHECK_S: Final = 600.0
+_AGAIN_MAX: Final = 3
 # What a node may write as an error when its disk was full; everything else is a bug.
 _DISK_SAYS: Final = ("No space left", "disk", "space")
 
@@ -129,30 +130,40 @@ class Course:
     # -- faults ------------------------------------------------------------------------------
 
     def _strike(self, site: Site, recorder: Recorder) -> None:
+        """Carry out the plan, and let what met nothing strike again, a few times at most."""
+        self._outcome.began_ns = time.monotonic_ns()
+        self._carry_out(self._plan, site, recorder)
+        for turn in range(_AGAIN_MAX):
+            missing = [name for name in self._names if not self._outcome.struck[name]]
+            self._carry_out(draw_again(self._seed, missing, turn), site, recorder)
+
+    def _carry_out(self, plan: Sequence[Strike], site: Site, recorder: Recorder) -> None:
         """Begin and end each strike at its time; whatever happens, all are ended."""
-        outcome = self._outcome
-        outcome.began_ns = time.monotonic_ns()
         start_s = time.monotonic()
         moments = sorted(
-            [(strike.at_s, 1, at) for at, strike in enumerate(self._plan)]
-            + [(strike.at_s + strike.lasts_s, 0, at) for at, strike in enumerate(self._plan)]
+            [(strike.at_s, 1, at) for at, strike in enumerate(plan)]
+            + [(strike.at_s + strike.lasts_s, 0, at) for at, strike in enumerate(plan)]
         )
         acting: dict[int, tuple[Acting, int]] = {}
         try:
             for at_s, is_begin, at in moments:
                 time.sleep(max(0.0, start_s + at_s - time.monotonic()))
                 if is_begin:
-                    self._begin(site, at, acting, recorder)
-                else:
-                    self._end(at, acting)
+                    self._begin(plan[at], site, at, acting, recorder)
+                elif at in acting:
+                    self._end(plan[at], *acting.pop(at))
         finally:
-            for at in list(acting):
-                self._end(at, acting)
+            for at, begun in acting.items():
+                self._end(plan[at], *begun)
 
     def _begin(
-        self, site: Site, at: int, acting: dict[int, tuple[Acting, int]], recorder: Recorder
+        self,
+        strike: Strike,
+        site: Site,
+        at: int,
+        acting: dict[int, tuple[Acting, int]],
+        recorder: Recorder,
     ) -> None:
-        strike = self._plan[at]
         act = nemeses.ACTS[strike.nemesis](site, strike)
         self._say(
             f"{strike.nemesis} for {strike.lasts_s:.1f} s ({strike.target}); "
@@ -167,14 +178,11 @@ class Course:
             return
         acting[at] = act, began_ns
 
-    def _end(self, at: int, acting: dict[int, tuple[Acting, int]]) -> None:
-        if at not in acting:
-            return
-        act, began_ns = acting.pop(at)
+    def _end(self, strike: Strike, act: Acting, began_ns: int) -> None:
         try:
             next(act)
         except StopIteration as ended:
-            self._outcome.struck[self._plan[at].nemesis] += ended.value or 0
+            self._outcome.struck[strike.nemesis] += ended.value
         self._outcome.spans_ns.append((began_ns, time.monotonic_ns()))
 
     # -- afterwards --------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from signal import SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM
 from typing import Any, Final
@@ -161,7 +162,7 @@ def _hold(wires: Wires, chosen: Sequence[Wire]) -> Acting:
     wires.hold(chosen)
     yield
     struck = _held(wires, chosen) > before
-    wires.mend(chosen)
+    wires.release(chosen)
     return int(struck)
 
 
@@ -204,7 +205,7 @@ def flap(site: Site, strike: Strike) -> Acting:
         while not ended.is_set():
             wires.hold(link)
             ended.wait(period_s)
-            wires.mend(link)
+            wires.release(link)
             ended.wait(period_s)
 
     thread = threading.Thread(target=turn, name="flap", daemon=True)
@@ -212,7 +213,6 @@ def flap(site: Site, strike: Strike) -> Acting:
     yield
     ended.set()
     thread.join(_SEEN_S)
-    wires.mend(link)
     return int(_held(wires, link) > before)
 
 
@@ -222,7 +222,7 @@ def delay(site: Site, strike: Strike) -> Acting:
     before = sum(site.wires.late_bytes.values())
     site.wires.delay(chosen, 0.01 + 0.09 * strike.chance)
     yield
-    site.wires.mend(chosen)
+    site.wires.delay(chosen, 0)
     return int(sum(site.wires.late_bytes.values()) > before)
 
 
@@ -235,7 +235,7 @@ def slow_link(site: Site, strike: Strike) -> Acting:
     before = sum(site.wires.late_bytes[wire] for wire in chosen)
     site.wires.slow(chosen, 8_000 / len(chosen))
     yield
-    site.wires.mend(chosen)
+    site.wires.slow(chosen, 0)
     return int(sum(site.wires.late_bytes[wire] for wire in chosen) > before)
 
 
@@ -260,11 +260,14 @@ def half_open(site: Site, strike: Strike) -> Acting:
 
 
 def _pair(site: Site, strike: Strike) -> tuple[str, str] | None:
+    """A node and another one, such that they are connected when there are two such nodes."""
     one = site.victim(strike)
     if one is None:
         return None
     others = [name for name in site.wires.nodes if name != one]
-    return one, others[int(strike.chance * 983) % len(others)]
+    at = int(strike.chance * 983) % len(others)
+    others = others[at:] + others[:at]
+    return one, next((name for name in others if site.wires.connections(one, name)), others[0])
 
 
 # -- disks and clocks --------------------------------------------------------------------------
@@ -346,24 +349,20 @@ def clock(site: Site, strike: Strike) -> Acting:
         shifted_clock.shift(file, offset_s * 1_000_000_000)
         try:
             yield
-            status = _status(site.network.node(name))
-            struck = status is not None and any(
-                _sees_offset(other, status["node"]["peer"], offset_s * 1000)
-                for other in site.network.nodes
-                if other.name != name
-            )
+            struck = _is_off(site.network.node(name), offset_s)
         finally:
             shifted_clock.shift(file, 0)
     return int(struck)
 
 
-def _sees_offset(node: LocalNode, peer: str, offset_ms: int) -> bool:
-    """Whether a node knows by now that a peer's clock is off by at least half of that."""
-    found = _get(node, "/v1/peers")
-    offsets = (
-        [row["clock_offset_ms"] for row in found["peers"] if row["peer"] == peer] if found else []
-    )
-    return any(seen is not None and abs(seen) >= abs(offset_ms) // 2 for seen in offsets)
+def _is_off(node: LocalNode, offset_s: int) -> bool:
+    """Whether the Date of a node's answers is off by about that much (RFC 9110 section 6.6.1)."""
+    with node.client(_ASK_S) as client:
+        try:
+            date = client.get("/livez").headers["date"]
+        except (Unreachable, ApiProblem, KeyError):
+            return False
+    return abs(parsedate_to_datetime(date).timestamp() - time.time() - offset_s) < abs(offset_s) / 2
 
 
 # -- what is there to be had -------------------------------------------------------------------

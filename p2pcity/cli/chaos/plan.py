@@ -92,6 +92,17 @@ def draw(seed: int, names: Sequence[str], seconds: float) -> list[Strike]:
     return strikes
 
 
+def draw_again(seed: int, names: Sequence[str], turn: int) -> list[Strike]:
+    """Return one more strike each for nemeses that met nothing so far, one after the other."""
+    chance = random.Random(f"p2pcity chaos {seed} again {turn} {' '.join(sorted(names))}")
+    strikes, now_s = [], 0.0
+    for name in names:
+        lasts_s = chance.uniform(_LONGEST_S / 2, _LONGEST_S)
+        strikes.append(_strike(chance, name, now_s, lasts_s))
+        now_s += lasts_s + _GAP_S[1]
+    return strikes
+
+
 def _strike(chance: random.Random, name: str, at_s: float, lasts_s: float) -> Strike:
     target: Target = chance.choice(("leader", "leader", "follower", "any"))
     return Strike(name, round(at_s, 3), round(lasts_s, 3), target, chance.random())

@@ -39,9 +39,9 @@ _GONE: Final = (7, 8)
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What happens to one wire: held, delayed by up to so much, or slowed to so much."""
+    """What happens to one wire: held by so many, late by up to so much, slowed to so much."""
 
-    is_held: bool = False
+    holds: int = 0
     delay_s: float = 0.0
     bytes_per_s: float = 0.0
 
@@ -114,14 +114,18 @@ class Wires:
 
     def hold(self, wires: Iterable[Wire]) -> None:
         """Hold back all bytes of these wires from now on."""
-        self._set(wires, is_held=True)
+        self._count(wires, 1)
+
+    def release(self, wires: Iterable[Wire]) -> None:
+        """End one `hold` of these wires; what was held goes on its way."""
+        self._count(wires, -1)
 
     def delay(self, wires: Iterable[Wire], seconds: float) -> None:
-        """Deliver the bytes of these wires late, each chunk by half to all of `seconds`."""
+        """Deliver these wires' bytes late, each chunk by half to all of `seconds`; 0 ends it."""
         self._set(wires, delay_s=seconds)
 
     def slow(self, wires: Iterable[Wire], bytes_per_s: float) -> None:
-        """Let no more than so many bytes a second through each of these wires."""
+        """Let no more than so many bytes a second through each of these wires; 0 ends it."""
         self._set(wires, bytes_per_s=bytes_per_s)
 
     def mend(self, wires: Iterable[Wire] | None = None) -> None:
@@ -155,6 +159,16 @@ class Wires:
         return self._change(
             lambda: sum(connection.is_between(one, other) for connection in self._connections)
         )
+
+    def _count(self, wires: Iterable[Wire], more: int) -> None:
+        chosen = tuple(wires)
+
+        def change() -> None:
+            for wire in chosen:
+                rule = self._rules[wire]
+                self._rules[wire] = replace(rule, holds=max(0, rule.holds + more))
+
+        self._change(change)
 
     def _set(self, wires: Iterable[Wire], **changes: Any) -> None:
         chosen = tuple(wires)
@@ -222,8 +236,8 @@ class Wires:
         try:
             with connection.scope:
                 await self._pass_both_ways(connection)
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            # The node behind it is down, or went: its peer must hear of it.
+        except (OSError, trio.TooSlowError):
+            # The node behind it is down: its peer must hear of it.
             connection.scope.cancel()
         finally:
             far = connection.far
@@ -253,7 +267,7 @@ class Wires:
         there = (connection.dialler, connection.listener)
         back = (connection.listener, connection.dialler)
         # A TCP handshake needs both ways; who gave up meanwhile is not connected any more.
-        while self._rules[there].is_held or self._rules[back].is_held:
+        while self._rules[there].holds or self._rules[back].holds:
             if _is_gone(connection.near):
                 return
             with trio.move_on_after(_LOOK_S):
@@ -278,7 +292,7 @@ class Wires:
         while True:
             try:
                 chunk = bytes(await source.receive_some(_CHUNK_BYTES))
-            except trio.BrokenResourceError:
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
                 chunk = b""
             delay_s = self._rules[wire].delay_s * self._random.uniform(0.5, 1.0)
             due_s = max(due_s, trio.current_time() + delay_s)
@@ -297,21 +311,29 @@ class Wires:
             if due_s > trio.current_time():
                 self.late_bytes[wire] += len(chunk)
                 await trio.sleep_until(due_s)
-            if self._rules[wire].is_held:
+            if self._rules[wire].holds:
                 self.held_bytes[wire] += max(1, len(chunk))
-                while self._rules[wire].is_held:
+                while self._rules[wire].holds:
                     await self._changed.wait()
             if not chunk:
                 # The end of the connection, as late as any of its bytes.
                 scope.cancel()
                 return
-            for piece in _pieces(chunk, self._rules[wire].bytes_per_s):
-                rate = self._rules[wire].bytes_per_s
-                if rate:
-                    self.late_bytes[wire] += len(piece)
-                    await trio.sleep(len(piece) / rate)
-                await sink.send_all(piece)
+            try:
+                await self._send(wire, chunk, sink)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                # Nobody takes it any more; the other side must hear of it.
+                scope.cancel()
+                return
             self.passed_bytes[wire] += len(chunk)
+
+    async def _send(self, wire: Wire, chunk: bytes, sink: trio.SocketStream) -> None:
+        for piece in _pieces(chunk, self._rules[wire].bytes_per_s):
+            rate = self._rules[wire].bytes_per_s
+            if rate:
+                self.late_bytes[wire] += len(piece)
+                await trio.sleep(len(piece) / rate)
+            await sink.send_all(piece)
 
 
 def _pieces(chunk: bytes, bytes_per_s: float) -> Iterator[bytes]:
