@@ -41,7 +41,8 @@ def read_calls(report: Path, directory: Path) -> Iterator[Call]:
             if begun is not None and int(resumed[2]) >= 0:
                 yield from _ended(begun, at, directory)
             continue
-        is_unfinished = text.endswith("<unfinished ...>")
+        # Another thread came in between, or the tracer went away.
+        is_unfinished = text.endswith(("<unfinished ...>", "<detached ...>"))
         if not is_unfinished and int(text.rpartition(" = ")[2].split("<")[0].split()[0]) < 0:
             continue
         yield from _begun(text, at, directory)

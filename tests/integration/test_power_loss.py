@@ -152,6 +152,8 @@ class Images:
     def open(self, name: str) -> Opened:
         """Open all stores of the disk in `directory`; none may refuse."""
         self.seen["opened"] += 1
+        # Without the mending of what went bad: there is nothing to be mended.
+        recover(self.directory / "log")
         log = SegmentLog.open(self.directory / "log")
         self.seen["cut"] += log.recovery is not None
         self.seen["files"] += log.statistics().files
@@ -280,7 +282,7 @@ def test_the_power_goes_a_thousand_times(past: Past, directory: Path) -> None:
 @pytest.mark.parametrize("lies", ["log/", "outbox.db-wal"])
 def test_a_disk_that_did_not_sync_is_noticed(past: Past, directory: Path, lies: str) -> None:
     """The test of the test: it would notice a sync too few."""
-    with pytest.raises(AssertionError, match="lost"):
+    with pytest.raises((AssertionError, CorruptionError), match=r"lost|malformed"):
         check_moments(past, directory, MOMENTS, seed=3, lies=lies)
 
 
