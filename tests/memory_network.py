@@ -194,7 +194,6 @@ class WholeNode:
             self.config.node.data_dir,
             genesis=self.identity.genesis,
             peer_id=self.peer,
-            incarnation=self.identity.node.incarnation,
             repair=LogRepair(
                 self.config,
                 self.identity,
@@ -279,7 +278,7 @@ class City:
             raft=RaftSection(preset="local"),
             ledger=LedgerSection(disk_free_bytes_min=0),
         )
-        identity = Identity(key, self.author, peer, self.genesis, nodes[peer], nodes)
+        identity = Identity(key, self.author, peer, self.genesis, nodes[peer])
 
         def now_ms() -> int:
             return self.now_ms() + self.clock_offsets_ms.get(peer, 0)

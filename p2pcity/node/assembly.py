@@ -26,6 +26,7 @@ from p2pcity.node.gossiping import Gossiping
 from p2pcity.node.identity import Identity
 from p2pcity.node.intake import Intake, RunInThread
 from p2pcity.node.logs import RateLimit
+from p2pcity.node.membership import Membership
 from p2pcity.node.opening import Stores
 from p2pcity.node.ordering_loop import OrderingLoop
 from p2pcity.node.outbox_loop import OutboxLoop
@@ -38,9 +39,9 @@ from p2pcity.node.status import Status
 from p2pcity.node.submitting import Signer, Submitting
 from p2pcity.node.waiting import Waiters
 from p2pcity.ordering.apply import AppliedBlock
+from p2pcity.ordering.members import Members
 from p2pcity.ordering.proposer import Parent
 from p2pcity.raft.config import RaftConfig
-from p2pcity.raft.configuration import Configuration
 from p2pcity.wire.hello import Hello, parameters_digest
 from p2pcity.wire.limits import PROTOCOL_VERSION, PROTOCOL_VERSION_OLDEST, RULES_VERSION
 from p2pcity.wire.raft import Entry
@@ -111,7 +112,6 @@ class Parts:
         self.view = StateOfNode(stores, self.state, self.mempool)
         self.waiters = Waiters()
         self.outbox = OutboxLoop(stores.outbox, stores.outbox_writer)
-        self._same_log: set[str] = set()
         self._reject_lines = RateLimit(_REJECT_LOG_PERIOD_S)
         self._is_joined = False
         self._damage: CorruptionError | None = None
@@ -123,6 +123,11 @@ class Parts:
 
         Raft starts behind what is applied here: it hands out every later entry exactly once.
         """
+        identity, stores = self.identity, self.stores
+        self.members = Members(stores.views.state, identity.key.public, stores.raft_log.incarnation)
+        self.membership = Membership(
+            members=self.members, identity=identity, peers=self.config.net.peers
+        )
         self._make_network()
         self._make_ordering()
         self._make_transport_loops()
@@ -159,14 +164,7 @@ class Parts:
         )
 
     def _make_network(self) -> None:
-        net, identity = self.config.net, self.identity
-        addresses: dict[str, list[str]] = {}
-        for peer, node in identity.nodes.items():
-            if peer != identity.peer_id:
-                addresses[peer] = list(node.addresses)
-        for address in net.peers:
-            peer = address.rpartition("/p2p/")[2]
-            addresses.setdefault(peer, []).append(address)
+        net = self.config.net
         self.network = self._network_maker(
             NetConfig(
                 listen=net.listen,
@@ -174,10 +172,10 @@ class Parts:
                 connections_max=net.connections_max,
                 silence_s=net.silence_ms / 1000,
             ),
-            identity.key,
+            self.identity.key,
             hello=self._hello,
-            allowed=self._is_allowed,
-            known_addresses=addresses,
+            allowed=self.membership.is_allowed,
+            known_addresses=self.membership.addresses,
             handlers=Handlers(
                 on_raft=self._on_raft,
                 on_request=self._on_request,
@@ -197,13 +195,13 @@ class Parts:
                 election_ticks=round(election_ms / tick_ms),
                 retry_ticks=2 * _TICKS_PER_HEARTBEAT,
             ),
-            configuration=Configuration(identity.voters, observers=identity.observers),
+            members=self.members,
+            has_same_log=self.membership.has_same_log,
+            promotion_ticks=round(self.config.raft.promotion_ms / tick_ms),
             tick_s=tick_ms / 1000,
             raft_log=stores.raft_log,
             writer=stores.log_writer,
             mempool=self.mempool,
-            voters=identity.genesis.voters_digest,
-            epoch=0,
             rules=RULES_VERSION,
             tip=self._tip,
             applied_index=lambda: self.apply.applied_index,
@@ -212,6 +210,7 @@ class Parts:
             on_committed=self._on_committed,
             on_reads=lambda states, dropped: self.reads.answer(states, dropped),
             on_leader=lambda: self.forwarding.leader_changed(),
+            on_members=self.membership.changed,
             rng=random.Random(self._random_bytes(8)),
         )
         self.reads = Reads(
@@ -272,6 +271,7 @@ class Parts:
         self.status = Status(
             config=self.config,
             identity=identity,
+            membership=self.membership,
             directory=self.directory,
             raft_log=stores.raft_log,
             views=stores.views,
@@ -289,7 +289,7 @@ class Parts:
             reading=self.reading,
             status=self.status,
             ordering=self.ordering,
-            voters=identity.voters,
+            membership=self.membership,
             own_id=identity.peer_id,
             is_disk_low=self.status.is_disk_low,
         )
@@ -369,9 +369,6 @@ class Parts:
             mempool=len(self.mempool),
         )
 
-    def _is_allowed(self, peer: str) -> bool:
-        return peer in self.identity.nodes
-
     def _on_admitted(self, carried: Sequence[Carried], peer: str | None) -> None:
         if peer is None:
             self.forwarding.offer(carried)
@@ -384,8 +381,7 @@ class Parts:
             _logger.warning("transaction_rejected", reason=reason, peer=peer, held_back=held)
 
     def _on_raft(self, peer: str, data: bytes) -> bool:
-        # A wiped node is somebody else: it may have voted before and not know it.
-        return peer not in self._same_log or self.ordering.receive(peer, data)
+        return self.ordering.receive(peer, data)
 
     async def _on_gossip(self, peer: str, data: bytes) -> bool:
         return await self.gossiping.receive(peer, data)
@@ -401,25 +397,14 @@ class Parts:
 
     def _on_peer(self, peer: str, is_up: bool) -> None:
         if is_up:
-            self._note_incarnation(peer)
+            [info] = [info for info in self.network.peers() if info.peer == peer]
+            self.membership.connected(peer, info.incarnation)
             return
-        self._same_log.discard(peer)
+        self.membership.disconnected(peer)
         self.anti_entropy.forget(peer)
         self.peer_status.forget(peer)
         self.ordering.raw_node.report_unreachable(peer)
         self.ordering.wake()
-
-    def _note_incarnation(self, peer: str) -> None:
-        [info] = [info for info in self.network.peers() if info.peer == peer]
-        if info.incarnation == self.identity.nodes[peer].incarnation:
-            self._same_log.add(peer)
-            return
-        self._same_log.discard(peer)
-        _logger.error(
-            "peer_wiped",
-            peer=peer,
-            reason="it has another incarnation than the genesis says: it takes no part in Raft",
-        )
 
     def _on_committed(self, entries: Sequence[Entry]) -> None:
         self.apply.committed(entries)

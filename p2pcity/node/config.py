@@ -118,6 +118,13 @@ class RaftSection:
         maximum=600_000,
     )
 
+    promotion_ms: int = _key(
+        10_000,
+        "How long a node that was added to vote must have kept up before it votes.",
+        minimum=0,
+        maximum=86_400_000,
+    )
+
     @property
     def times_ms(self) -> tuple[int, int]:
         """The heartbeat interval and the election time-out in force, in ms."""

@@ -14,52 +14,28 @@ from p2pcity.wire.genesis import Genesis, GenesisNode
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The node's keys and what the genesis says of it; `author` is None when it signs for nobody.
+    """The node's keys and what the genesis says of it.
 
-    `nodes` maps peer ids to the nodes of the genesis, in its order.
+    `author` is None when it signs for nobody, `node` when the genesis does not have it: then the
+    city has to add it.
     """
 
     key: PrivateKey
     author: PrivateKey | None
     peer_id: str
     genesis: Genesis
-    node: GenesisNode
-    nodes: dict[str, GenesisNode]
-
-    @property
-    def voters(self) -> tuple[str, ...]:
-        """The peer ids of the orderers."""
-        return tuple(peer for peer, node in self.nodes.items() if node.role == "orderer")
-
-    @property
-    def observers(self) -> tuple[str, ...]:
-        """The peer ids of the observers."""
-        return tuple(peer for peer, node in self.nodes.items() if node.role == "observer")
+    node: GenesisNode | None
 
 
 def load_identity(config: Config) -> Identity:
-    """Read keys and genesis; raises ConfigError when they do not belong together."""
+    """Read keys and genesis; raises ConfigError when one of them can't be read."""
     key = _read_key(config.node.key, "node.key")
     author = None
     if config.node.author_key is not None:
         author = _read_key(config.node.author_key, "node.author_key")
     genesis = _read_genesis(config)
-    nodes = {keys.peer_id(node.key): node for node in genesis.nodes}
-    peer_id = keys.peer_id(key.public)
-    node = nodes.get(peer_id)
-    if node is None:
-        raise ConfigError(
-            f"{config.node.genesis}: this node ({peer_id}) is not in the genesis "
-            f"of {genesis.name!r}",
-            remedy="Make the genesis with this node's node.card (p2pcity genesis new --card ...), "
-            "or name the right node.key.",
-        )
-    if node.role != config.node.role:
-        raise ConfigError(
-            f"node.role is {config.node.role!r}, the genesis makes this node an {node.role}",
-            remedy=f"Set node.role to {node.role!r}.",
-        )
-    return Identity(key, author, peer_id, genesis, node, nodes)
+    node = next((node for node in genesis.nodes if node.key == key.public), None)
+    return Identity(key, author, keys.peer_id(key.public), genesis, node)
 
 
 def _read_key(path: Path, setting: str) -> PrivateKey:

@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from p2pcity import __version__
+from p2pcity.crypto import keys
 from p2pcity.errors import CorruptionError, LocalError, RemoteError, Unavailable
 from p2pcity.ledger.records import Kind
 from p2pcity.ledger.segment_log import SegmentLog
@@ -99,9 +100,9 @@ class LogRepair:
         self._now_ms = now_ms
         self._make_network = make_network
         self._addresses: dict[str, list[str]] = {
-            peer: list(node.addresses)
-            for peer, node in identity.nodes.items()
-            if peer != identity.peer_id
+            keys.peer_id(node.key): list(node.addresses)
+            for node in identity.genesis.nodes
+            if node.key != identity.key.public
         }
         for address in config.net.peers:
             self._addresses.setdefault(address.rpartition("/p2p/")[2], []).append(address)

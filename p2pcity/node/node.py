@@ -28,6 +28,7 @@ from p2pcity.node.assembly import Parts
 from p2pcity.node.config import Config
 from p2pcity.node.identity import load_identity
 from p2pcity.node.log_repair import LogRepair
+from p2pcity.node.membership import check_place
 from p2pcity.node.opening import Stores, open_stores
 
 _logger = structlog.get_logger("p2pcity.node")
@@ -105,7 +106,6 @@ async def run(
         config.node.data_dir,
         genesis=identity.genesis,
         peer_id=identity.peer_id,
-        incarnation=identity.node.incarnation,
         repair=LogRepair(config, identity, now_ms=_wall_clock_ms).run,
         has_damaged_views=has_damaged_views,
     )
@@ -113,6 +113,7 @@ async def run(
         parts = Parts(config, identity, stores, now_ms=_wall_clock_ms)
         await catch_up(parts)
         parts.join()
+        check_place(parts.members, identity, config.node.role)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, parts, nursery.cancel_scope)
             await start(parts, nursery)
@@ -120,7 +121,7 @@ async def run(
             _logger.info(
                 "ready",
                 peer=identity.peer_id,
-                role=config.node.role,
+                place=parts.membership.place(identity.peer_id),
                 height=parts.reading.head().height,
                 release=__version__,
             )

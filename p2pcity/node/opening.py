@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from p2pcity.errors import ConfigError, CorruptionError
+from p2pcity.errors import CorruptionError
 from p2pcity.ledger import views_store
 from p2pcity.ledger.data_directory import DataDirectory, open_directory
 from p2pcity.ledger.lock import DataLock
@@ -64,7 +64,6 @@ async def open_stores(
     *,
     genesis: Genesis,
     peer_id: str,
-    incarnation: bytes,
     repair: Repair = refuse_holes,
     has_damaged_views: bool = False,
     make_writer: Callable[[str, int], WriterThread] = WriterThread,
@@ -72,13 +71,11 @@ async def open_stores(
 ) -> Stores:
     """Lock the directory, recover the segment log, open the outbox and the views.
 
-    `incarnation` is what the genesis says of this node; another one on disk means that the
-    directory is not the one that the network knows. A log with damage that only others can mend
-    goes through `repair`. Views that were found damaged
-    (`has_damaged_views`) are begun anew. Each file is opened in the thread that writes it,
-    made by `make_writer` of a name and the calls that may wait; `clock` (s) times syncs and
-    queries. Raises LockedError, CorruptionError, ConfigError. The views are not yet caught up:
-    the apply loop does that.
+    A log with damage that only others can mend goes through `repair`. Views that were found damaged
+    (`has_damaged_views`) are begun anew. Each file is opened in the thread that writes it, made by
+    `make_writer` of a name and the calls that may wait; `clock` (s) times syncs and queries. Raises
+    LockedError, CorruptionError, ConfigError. The views are not yet caught up: the apply loop does
+    that.
     """
     directory = open_directory(path)
     lock = DataLock(path, peer_id)
@@ -93,12 +90,6 @@ async def open_stores(
             stack.push_async_callback(thread.close)
         files = LogFiles(directory.log, genesis.network, log_writer, clock)
         raft_log = await files.open()
-        if raft_log.incarnation != incarnation:
-            raise ConfigError(
-                f"{path}: this log has incarnation {raft_log.incarnation.hex()}, "
-                f"the genesis expects {incarnation.hex()} of this node",
-                remedy="Start the node with the data directory whose node.card is in the genesis.",
-            )
         if raft_log.holes:
             raft_log = await repair(raft_log, files)
         raft_log.bind_network(genesis.network)

@@ -13,10 +13,11 @@ from p2pcity.ledger.writer import WriterThread
 from p2pcity.mempool.mempool import Mempool
 from p2pcity.ordering.clock_rule import ClockRule
 from p2pcity.ordering.clocks import Clocks
+from p2pcity.ordering.members import Members, is_heard
 from p2pcity.ordering.proposer import Parent, Proposer
 from p2pcity.ordering.pump import Pump, Save
+from p2pcity.ordering.steward import Steward
 from p2pcity.raft.config import RaftConfig
-from p2pcity.raft.configuration import Configuration
 from p2pcity.raft.raw_node import RawNode
 from p2pcity.raft.reads import ReadState
 from p2pcity.wire import raft as raft_wire
@@ -37,13 +38,13 @@ class OrderingLoop:
         self,
         *,
         config: RaftConfig,
-        configuration: Configuration,
+        members: Members,
+        has_same_log: Callable[[str], bool],
+        promotion_ticks: int,
         tick_s: float,
         raft_log: SegmentLog,
         writer: WriterThread,
         mempool: Mempool,
-        voters: bytes,
-        epoch: int,
         rules: int,
         tip: Callable[[], Parent],
         applied_index: Callable[[], int],
@@ -52,21 +53,34 @@ class OrderingLoop:
         on_committed: Callable[[Sequence[Entry]], None],
         on_reads: Callable[[Sequence[ReadState], Sequence[bytes]], None],
         on_leader: Callable[[], None],
+        on_members: Callable[[], None],
         rng: random.Random,
     ) -> None:
-        self.raw_node = RawNode(config, raft_log, configuration, rng, applied=applied_index())
+        self.raw_node = RawNode(
+            config, raft_log, members.configuration, rng, applied=applied_index()
+        )
         self.clock_rule = ClockRule(self.raw_node, config.id, Clocks(_steady_clock_ms))
         self.proposer = Proposer(
             self.raw_node,
             mempool,
-            voters=voters,
-            epoch=epoch,
+            members,
             rules=rules,
             tip=tip,
             applied_index=applied_index,
             is_clock_right=self.clock_rule.may_propose,
         )
-        self._pump = Pump(self.raw_node, send=self._send, apply=on_committed, answer_reads=on_reads)
+        self.steward = Steward(
+            self.raw_node, members, self.proposer, promotion_ticks=promotion_ticks
+        )
+        self._pump = Pump(
+            self.raw_node,
+            members,
+            send=self._send,
+            apply=on_committed,
+            answer_reads=on_reads,
+            changed=on_members,
+        )
+        self._has_same_log = has_same_log
         self._raft_log = raft_log
         self._writer = writer
         self._tick_s = tick_s
@@ -124,7 +138,7 @@ class OrderingLoop:
                 return True
             _logger.warning("raft_message_malformed", peer=sender, reason=error.reason)
             return False
-        if not self._is_deaf:
+        if not self._is_deaf and is_heard(message, has_same_log=self._has_same_log(sender)):
             self.clock_rule.take(sender, message)
             self.raw_node.step(sender, message)
             self.wake()
@@ -142,7 +156,9 @@ class OrderingLoop:
     async def _turn(self) -> None:
         while True:
             self._keep_clock_rule()
-            self.proposer.propose(self._now_ms())
+            now_ms = self._now_ms()
+            self.steward.act(now_ms)
+            self.proposer.propose(now_ms)
             save = self._pump.begin()
             # Before the break: a leader that steps down for lack of a quorum has nothing to save.
             self._note_leader()
@@ -183,6 +199,7 @@ class OrderingLoop:
                 _logger.warning("disk_hangs", reason="a write to the segment log does not end")
             if not self._is_deaf:
                 self.raw_node.tick()
+                self.steward.tick()
                 self.wake()
 
     def _send(self, receiver: str, message: Message) -> None:

@@ -18,6 +18,7 @@ from p2pcity.api.service import (
     Wait,
 )
 from p2pcity.errors import ConfigError, NotLeader, Unavailable
+from p2pcity.node.membership import Membership
 from p2pcity.node.ordering_loop import OrderingLoop
 from p2pcity.node.reading import Reading
 from p2pcity.node.status import Status
@@ -38,7 +39,7 @@ class NodeService:
         reading: Reading,
         status: Status,
         ordering: OrderingLoop,
-        voters: Sequence[str],
+        membership: Membership,
         own_id: str,
         is_disk_low: Callable[[], bool],
     ) -> None:
@@ -46,7 +47,7 @@ class NodeService:
         self._reading = reading
         self._status = status
         self._ordering = ordering
-        self._voters = voters
+        self._membership = membership
         self._own_id = own_id
         self._is_disk_low = is_disk_low
 
@@ -136,8 +137,9 @@ class NodeService:
     async def transfer_leader(self, to: str | None) -> Mapping[str, object]:
         """Move leadership to `to`, or to the voter whose log is longest."""
         raft = self._ordering.raw_node.status()
+        voters = self._ordering.raw_node.configuration.voters
         target = to
-        if target is not None and target not in self._voters:
+        if target is not None and target not in voters:
             raise ConfigError(
                 f"{target} is no orderer of this network",
                 remedy="Name the peer id of an orderer: p2pcity raft status.",
@@ -145,7 +147,7 @@ class NodeService:
         if not self._ordering.raw_node.is_leader:
             raise NotLeader("this node does not lead", leader=raft.leader)
         if target is None:
-            others = [peer for peer in self._voters if peer != self._own_id]
+            others = [peer for peer in voters if peer != self._own_id]
             known = raft.progress
             alive = [peer for peer in others if peer in known and known[peer].recent_active]
             if not alive:

@@ -17,9 +17,11 @@ from p2pcity.node.apply_loop import ApplyLoop
 from p2pcity.node.config import Config
 from p2pcity.node.identity import Identity
 from p2pcity.node.intake import Intake
+from p2pcity.node.membership import Membership
 from p2pcity.node.ordering_loop import OrderingLoop
 from p2pcity.node.outbox_loop import OutboxLoop
 from p2pcity.node.peer_status import PeerStatus
+from p2pcity.ordering.what_if import tolerated
 
 _PAGE_BYTES = resource.getpagesize()
 # Behind by more than this many blocks, or without a leader, a node is not ready.
@@ -34,6 +36,7 @@ class Status:
         *,
         config: Config,
         identity: Identity,
+        membership: Membership,
         directory: DataDirectory,
         raft_log: SegmentLog,
         views: ViewsStore,
@@ -49,8 +52,7 @@ class Status:
         self._config = config
         self._genesis = identity.genesis
         self._own_id = identity.peer_id
-        self._incarnation = identity.node.incarnation
-        self._nodes = identity.nodes
+        self._membership = membership
         self._directory = directory
         self._raft_log = raft_log
         self._views = views
@@ -66,7 +68,7 @@ class Status:
 
     def reasons_not_ready(self) -> tuple[str, ...]:
         """Why clients should rather ask another node; empty when all is well."""
-        reasons = []
+        reasons = [self._membership.alarm] if self._membership.alarm else []
         raft = self._ordering.raw_node.status()
         if raft.leader is None:
             reasons.append("no leader is known: an election is under way, or a quorum is missing")
@@ -105,10 +107,11 @@ class Status:
             "release": __version__,
             "node": {
                 "name": self._config.node.name,
-                "member": self._member(self._own_id),
+                "member": self._member(self._own_id) or self._config.node.member,
                 "role": self._config.node.role,
+                "place": self._membership.place(self._own_id),
                 "peer": self._own_id,
-                "incarnation": self._incarnation.hex(),
+                "incarnation": self._raft_log.incarnation.hex(),
                 "pid": os.getpid(),
                 "uptime_s": round(trio.current_time() - self._started_s, 1),
             },
@@ -117,7 +120,7 @@ class Status:
                 "role": raft.role.value,
                 "term": raft.term,
                 "leader": raft.leader,
-                "leader_name": self._name(raft.leader),
+                "leader_name": self._membership.name(raft.leader),
                 "has_quorum": raft.has_quorum,
                 "commit_index": raft.commit,
                 "last_index": raft.last_index,
@@ -176,15 +179,16 @@ class Status:
         height = self._views.meta.tip.height
         rows = []
         for peer in self._network.peers():
-            node = self._nodes.get(peer.peer)
+            node = self._membership.nodes.get(peer.peer)
             said = self._peer_status.of(peer.peer)
             reached = peer.height if said is None else said.height
             rows.append(
                 {
                     "peer": peer.peer,
-                    "name": self._name(peer.peer),
+                    "name": self._membership.name(peer.peer),
                     "member": self._member(peer.peer),
                     "role": "unknown" if node is None else node.role,
+                    "place": self._membership.place(peer.peer),
                     "is_leader": peer.peer == raft.leader,
                     "direction": peer.direction,
                     "address": peer.address,
@@ -207,22 +211,27 @@ class Status:
     def raft(self) -> Mapping[str, object]:
         """What `p2pcity raft status` shows; the figures of the others are known to a leader."""
         raft = self._ordering.raw_node.status()
-        voters = [peer for peer, node in self._nodes.items() if node.role == "orderer"]
+        configuration = self._ordering.raw_node.configuration
         connected = {peer.peer for peer in self._network.peers() if peer.is_connected}
+        reachable = {
+            peer
+            for peer in configuration.members
+            if peer == self._own_id or (peer in connected and self._membership.has_same_log(peer))
+        }
         rows = []
-        for peer, node in self._nodes.items():
+        for peer, node in self._membership.nodes.items():
             known = raft.progress.get(peer)
-            is_self = peer == self._own_id
             rows.append(
                 {
                     "peer": peer,
-                    "name": self._name(peer),
+                    "name": self._membership.name(peer),
                     "member": node.member,
                     "role": node.role,
-                    "is_self": is_self,
+                    "place": self._membership.place(peer),
+                    "is_self": peer == self._own_id,
                     "is_leader": peer == raft.leader,
-                    "is_voter": node.role == "orderer",
-                    "is_reachable": is_self or peer in connected,
+                    "is_voter": configuration.is_voter(peer),
+                    "is_reachable": peer in reachable,
                     "match_index": None if known is None else known.match,
                     "trails": None if known is None else max(0, raft.last_index - known.match),
                     "state": None if known is None else known.state.value,
@@ -230,20 +239,21 @@ class Status:
                     "incarnation": node.incarnation.hex(),
                 }
             )
-        up = sum(1 for peer in voters if peer == self._own_id or peer in connected)
+        voters = [peer for peer in configuration.members if configuration.is_voter(peer)]
         return {
             "version": 1,
             "term": raft.term,
             "leader": raft.leader,
-            "leader_name": self._name(raft.leader),
+            "leader_name": self._membership.name(raft.leader),
             "role": raft.role.value,
             "commit_index": raft.commit,
             "applied_index": self._apply.applied_index,
             "last_index": raft.last_index,
             "has_quorum": raft.has_quorum,
+            "is_joint": configuration.is_joint,
             "voters": len(voters),
-            "voters_reachable": up,
-            "tolerates_more_failures": max(0, up - (len(voters) // 2 + 1)),
+            "voters_reachable": sum(peer in reachable for peer in voters),
+            "tolerates_more_failures": tolerated(configuration, reachable),
             "ignored": dict(raft.ignored),
             "nodes": rows,
         }
@@ -273,12 +283,8 @@ class Status:
             return 0.0
         return max(0, now_ms - self._views.meta.tip.time_ms) / 1000
 
-    def _name(self, peer: str | None) -> str | None:
-        node = self._nodes.get(peer) if peer is not None else None
-        return None if node is None else f"{node.member}/{node.name}"
-
     def _member(self, peer: str) -> str | None:
-        node = self._nodes.get(peer)
+        node = self._membership.nodes.get(peer)
         return None if node is None else node.member
 
 

@@ -5,17 +5,91 @@ All of it is a function of the state before and the change, so every node comput
 (protocol/06-block.md, "Changes").
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Final
 
 from p2pcity.city.membership import State, VoterSets
 from p2pcity.crypto import keys
 from p2pcity.errors import ChangeRefused, DecodeError
 from p2pcity.raft import changes
 from p2pcity.raft.configuration import Configuration
+from p2pcity.wire import block as block_wire
 from p2pcity.wire import change as change_wire
 from p2pcity.wire.change import Change, LeaveJoint, NewNode, Step
 from p2pcity.wire.genesis import GenesisNode, Role
+from p2pcity.wire.raft import (
+    AppendAnswer,
+    Entry,
+    HeartbeatAnswer,
+    Message,
+    NodeId,
+    ReadRequest,
+    VoteAnswer,
+)
+
+_SAID_BY_FOLLOWERS: Final = (VoteAnswer, AppendAnswer, HeartbeatAnswer, ReadRequest)
+
+
+class Members:
+    """The city as far as it is in effect in Raft: at the newest entry that was handed to apply.
+
+    A registry that knows this node under another incarnation means somebody else: a log that is
+    gone. That voter gets a name that nobody answers to, and this node is no member.
+    """
+
+    def __init__(self, state: State, own_key: bytes, incarnation: bytes) -> None:
+        self.state = state
+        self.incarnation = incarnation
+        self._own_key = own_key
+
+    @property
+    def is_own_log(self) -> bool:
+        """Whether the registry knows this node with the log that it has."""
+        known = self.state.nodes.get(self._own_key)
+        return known is not None and known.incarnation == self.incarnation
+
+    @property
+    def configuration(self) -> Configuration:
+        """Who votes and who follows, as this node's Raft is to be told."""
+        found = configuration(self.state)
+        known = self.state.nodes.get(self._own_key)
+        if known is None or known.incarnation == self.incarnation:
+            return found
+        own = keys.peer_id(self._own_key)
+        lost = f"{own}/{known.incarnation.hex()}"
+
+        def renamed(peers: tuple[NodeId, ...]) -> tuple[NodeId, ...]:
+            return tuple(lost if peer == own else peer for peer in peers)
+
+        return Configuration(
+            voters=renamed(found.voters),
+            learners=renamed(found.learners),
+            voters_outgoing=renamed(found.voters_outgoing),
+            learners_next=renamed(found.learners_next),
+            observers=renamed(found.observers),
+        )
+
+    def take(self, entry: Entry) -> bool:
+        """Put the change of a committed entry into effect; whether there was one that fits."""
+        change = block_wire.peek_change(entry.payload) if entry.payload else None
+        if change is None:
+            return False
+        try:
+            self.state = apply_bytes(self.state, change)
+        except ChangeRefused:
+            return False
+        return True
+
+
+def is_heard(message: Message, *, has_same_log: bool) -> bool:
+    """Whether Raft may be told what a peer says that has the registry's log, or another one.
+
+    What a leader or a candidate says stands whatever this node's registry knows of it: it may
+    lag, and no node leads or campaigns under an incarnation that its own does not have.
+    """
+    return has_same_log or not isinstance(message, _SAID_BY_FOLLOWERS)
 
 
 def configuration(state: State) -> Configuration:
@@ -105,9 +179,9 @@ def _with(state: State, after: Configuration, nodes: dict[bytes, GenesisNode]) -
     return State(state.authors, MappingProxyType(kept), sets, state.epoch)
 
 
-def _peers(node_keys: tuple[bytes, ...]) -> tuple[str, ...]:
+def _peers(node_keys: Sequence[bytes]) -> tuple[str, ...]:
     return tuple(keys.peer_id(key) for key in node_keys)
 
 
-def _keys(peers: tuple[str, ...]) -> tuple[bytes, ...]:
+def _keys(peers: Sequence[NodeId]) -> tuple[bytes, ...]:
     return tuple(keys.public_key(peer) for peer in peers)

@@ -9,11 +9,15 @@ The pump holds no disk and no socket. Whoever turns it (the node's loop, or a si
 and may call `step`, `tick` and `propose` of the raw node between the two calls: what they
 cause is in the next `begin`. The rule of order is the whole content of this module, so the
 simulator turns the very code that the node turns (protocol/05-ordering.md, "Duties").
+
+A committed change of voters takes effect here, in the order of the entries: after its entry is
+on disk, before the raw node goes on.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from p2pcity.ordering.members import Members
 from p2pcity.raft.raw_node import RawNode
 from p2pcity.raft.reads import ReadState
 from p2pcity.raft.ready import Ready
@@ -45,12 +49,16 @@ class Pump:
     def __init__(
         self,
         raw_node: RawNode,
+        members: Members,
         *,
         send: Callable[[str, Message], None],
         apply: Callable[[Sequence[Entry]], None],
         answer_reads: Callable[[Sequence[ReadState], Sequence[bytes]], None],
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._raw_node = raw_node
+        self._members = members
+        self._changed = changed
         self._send = send
         self._apply = apply
         self._answer_reads = answer_reads
@@ -71,6 +79,10 @@ class Pump:
         self._open = None
         for receiver, message in save.ready.messages:
             self._send(receiver, message)
+        for entry in save.ready.committed_entries:
+            if self._members.take(entry):
+                self._raw_node.configure(self._members.configuration)
+                self._changed()
         self._raw_node.advance(save.ready)
         if save.ready.committed_entries:
             self._apply(save.ready.committed_entries)

@@ -175,6 +175,7 @@ def memory_installed() -> Iterator[None]:
     with (
         mock.patch.object(segment_file, "os", MemorySystem()),
         mock.patch.object(block_wire, "decode", _remembered(block_wire.decode)),
+        mock.patch.object(block_wire, "decode_header", _remembered(block_wire.decode_header)),
         mock.patch.object(block_wire, "split", _remembered(block_wire.split)),
         mock.patch.object(block_wire, "join", _remembered(block_wire.join)),
     ):

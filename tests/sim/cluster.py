@@ -5,7 +5,6 @@ from random import Random
 
 from p2pcity.mempool.mempool import MempoolConfig
 from p2pcity.ordering.apply import AppliedBlock
-from p2pcity.raft.configuration import Configuration
 from p2pcity.wire.block import Block
 from p2pcity.wire.raft import (
     Append,
@@ -82,7 +81,6 @@ class Cluster:
         size = size or drawn
         self.city = city_module.city(size)
         self.settings = draw_settings(self.random)
-        self.configuration = Configuration(self.city.names)
         self.checkers = Checkers(self.city.genesis.network)
         latency = self.random.choice((100, 1000, 10_000))
         self.network = SimulatedNetwork(world, size, latency)

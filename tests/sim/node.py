@@ -24,6 +24,7 @@ from p2pcity.mempool.mempool import MempoolConfig
 from p2pcity.node.apply_loop import ended_ids, settled
 from p2pcity.ordering.clock_rule import ClockRule
 from p2pcity.ordering.clocks import Clocks
+from p2pcity.ordering.members import Members
 from p2pcity.ordering.proposer import Parent, Proposer
 from p2pcity.ordering.pump import Pump, Save
 from p2pcity.raft.config import RaftConfig
@@ -213,10 +214,11 @@ class Node:
         self._messages = 0
         self.is_up = True
         self._catch_up(log.hard_state.commit)
+        members = Members(self.views.state, city.keys[self.number].public, self.incarnation)
         self.raw_node = RawNode(
             RaftConfig(id=self.name, **settings.raft),
             log,
-            self.cluster.configuration,
+            members.configuration,
             self.world.random(f"raft {self.number} {self.life}"),
             applied=self.views.applied_index,
         )
@@ -228,15 +230,18 @@ class Node:
         self.proposer = Proposer(
             self.raw_node,
             self.door.mempool,
-            voters=city.genesis.voters_digest,
-            epoch=0,
+            members,
             rules=RULES_VERSION,
             tip=self._tip,
             applied_index=lambda: self.views.applied_index,
             is_clock_right=self.clock_rule.may_propose,
         )
         self.pump = Pump(
-            self.raw_node, send=self._send, apply=self._committed, answer_reads=self._answer_reads
+            self.raw_node,
+            members,
+            send=self._send,
+            apply=self._committed,
+            answer_reads=self._answer_reads,
         )
         self.saving = None
         self.reads = Reads(self)

@@ -16,7 +16,7 @@ from tests.unit.node.test_ordering_loop import Case
 async def test_a_disk_that_hangs_is_told_and_the_core_left_alone(
     tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = Case(tmp_path, voters=("a",))
+    case = Case(tmp_path)
     nursery.start_soon(case.run)
     await case.wait(lambda: case.loop.raw_node.is_leader and case.committed)
     assert case.loop.hang_s == 0

@@ -9,21 +9,39 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from p2pcity.city.membership import State, VoterSets
+from p2pcity.crypto.keys import PrivateKey, peer_id, public_key
 from p2pcity.errors import SyncFailedError
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.ledger.writer import WriterThread
 from p2pcity.node.ordering_loop import OrderingLoop
+from p2pcity.ordering.members import Members
 from p2pcity.ordering.proposer import Parent
+from p2pcity.raft import raft
 from p2pcity.raft.config import RaftConfig
-from p2pcity.raft.configuration import Configuration
-from p2pcity.raft.raft import Role
 from p2pcity.wire import block as block_wire
 from p2pcity.wire import raft as raft_wire
+from p2pcity.wire.genesis import GenesisNode, Role
 from p2pcity.wire.raft import Append, Entry, Heartbeat, HeartbeatAnswer, VoteAnswer, VoteRequest
 from tests.chain_case import NOW_MS
 from tests.node_case import DEADLINE_S, Door, make_log
 
 TICK_S = 0.005
+NODES = [PrivateKey.from_seed(bytes([number]) * 32).public for number in range(1, 5)]
+A, B, C, STRANGER = (peer_id(key) for key in NODES)
+ROLES: tuple[Role, Role] = ("orderer", "observer")
+
+
+def make_members(voters: Sequence[str], learners: Sequence[str]) -> Members:
+    """The city as node A knows it."""
+    keys = [[public_key(peer) for peer in peers] for peers in (voters, learners)]
+    nodes = {
+        key: GenesisNode(key, key[:16], role, (), "works", key.hex()[:8])
+        for role, some in zip(ROLES, keys, strict=True)
+        for key in some
+    }
+    state = State({}, nodes, VoterSets(tuple(keys[0]), tuple(keys[1])))
+    return Members(state, NODES[0], NODES[0][:16])
 
 
 class Case(Door):
@@ -32,7 +50,7 @@ class Case(Door):
     def __init__(
         self,
         directory: Path,
-        voters: Sequence[str] = ("a",),
+        voters: Sequence[str] = (A,),
         learners: Sequence[str] = (),
         tick_s: float = TICK_S,
     ) -> None:
@@ -48,14 +66,14 @@ class Case(Door):
         self.scope = trio.CancelScope()
         self.is_running = False
         self.loop = OrderingLoop(
-            config=RaftConfig(id="a"),
-            configuration=Configuration(tuple(voters), tuple(learners)),
+            config=RaftConfig(id=A),
+            members=make_members(voters, learners),
+            has_same_log=lambda peer: True,
+            promotion_ticks=200,
             tick_s=tick_s,
             raft_log=self.log,
             writer=self.writer,
             mempool=self.mempool,
-            voters=self.chain.genesis.voters_digest,
-            epoch=0,
             rules=1,
             tip=lambda: self.tip,
             applied_index=lambda: self.applied,
@@ -64,6 +82,7 @@ class Case(Door):
             on_committed=self._on_committed,
             on_reads=lambda states, dropped: None,
             on_leader=self._on_leader,
+            on_members=lambda: None,
             rng=random.Random(1),
         )
 
@@ -125,7 +144,7 @@ async def alone(tmp_path: Path, nursery: trio.Nursery) -> Any:
 @pytest.fixture
 async def one_of_three(tmp_path: Path, nursery: trio.Nursery) -> Any:
     """Ticks only when the test says so."""
-    case = Case(tmp_path, voters=("a", "b", "c"), tick_s=3600)
+    case = Case(tmp_path, voters=(A, B, C), tick_s=3600)
     nursery.start_soon(case.run)
     yield case
     await case.close()
@@ -133,7 +152,7 @@ async def one_of_three(tmp_path: Path, nursery: trio.Nursery) -> Any:
 
 async def test_one_orderer_orders_alone(alone: Case) -> None:
     await alone.wait(lambda: alone.loop.raw_node.is_leader)
-    await alone.loop.wait_leader("a")
+    await alone.loop.wait_leader(A)
     await alone.wait(lambda: alone.leaders == alone.loop.leader_changes == 1)
     carried = alone.put(3)
     alone.loop.wake()
@@ -161,13 +180,13 @@ async def test_entries_are_on_disk_before_they_are_handed_out(alone: Case) -> No
 async def test_an_observer_never_campaigns_and_never_proposes(
     tmp_path: Path, nursery: trio.Nursery
 ) -> None:
-    case = Case(tmp_path, voters=("b",), learners=("a",), tick_s=3600)
+    case = Case(tmp_path, voters=(B,), learners=(A,), tick_s=3600)
     nursery.start_soon(case.run)
     case.put(1)
     case.tick(100)
     await wait_all_tasks_blocked()
     assert case.sent == []
-    assert case.loop.raw_node.role is Role.FOLLOWER
+    assert case.loop.raw_node.role is raft.Role.FOLLOWER
     assert case.log.last_index == 0
     await case.close()
 
@@ -175,9 +194,9 @@ async def test_an_observer_never_campaigns_and_never_proposes(
 async def test_rubbish_from_a_peer_is_its_fault_and_newer_kinds_are_not(
     one_of_three: Case,
 ) -> None:
-    assert not one_of_three.loop.receive("b", b"rubbish")
-    assert one_of_three.loop.receive("b", raft_wire.encode(Heartbeat(term=1, commit=10**9)))
-    assert one_of_three.loop.receive("stranger", raft_wire.encode(HeartbeatAnswer(term=2**62)))
+    assert not one_of_three.loop.receive(B, b"rubbish")
+    assert one_of_three.loop.receive(B, raft_wire.encode(Heartbeat(term=1, commit=10**9)))
+    assert one_of_three.loop.receive(STRANGER, raft_wire.encode(HeartbeatAnswer(term=2**62)))
     await wait_all_tasks_blocked()
     assert one_of_three.loop.raw_node.term == 1
 
@@ -187,16 +206,16 @@ async def lead(case: Case) -> None:
     case.loop.wake()
     await case.wait(lambda: any(isinstance(m, VoteRequest) for _, _, m in case.sent))
     term = case.loop.raw_node.term + 1
-    case.loop.receive("b", raft_wire.encode(VoteAnswer(term, True, True)))
-    await case.wait(lambda: case.loop.raw_node.role is Role.CANDIDATE)
-    case.loop.receive("b", raft_wire.encode(VoteAnswer(term, True, False)))
+    case.loop.receive(B, raft_wire.encode(VoteAnswer(term, True, True)))
+    await case.wait(lambda: case.loop.raw_node.role is raft.Role.CANDIDATE)
+    case.loop.receive(B, raft_wire.encode(VoteAnswer(term, True, False)))
     await case.wait(lambda: case.loop.raw_node.is_leader)
 
 
 async def test_a_leader_without_its_quorum_steps_down_and_says_so(one_of_three: Case) -> None:
     case = one_of_three
     await lead(case)
-    await case.wait(lambda: case.loop._seen_leader[1] == "a")
+    await case.wait(lambda: case.loop._seen_leader[1] == A)
     while case.loop.raw_node.is_leader:
         await wait_all_tasks_blocked()
         case.tick(1)
@@ -229,7 +248,7 @@ async def test_a_full_lane_is_no_busy_loop(one_of_three: Case) -> None:
 
 
 async def test_a_tick_a_turn_however_long_it_stood_still(tmp_path: Path) -> None:
-    case = Case(tmp_path, voters=("a", "b", "c"))
+    case = Case(tmp_path, voters=(A, B, C))
     ticks = 0
 
     def tick() -> None:
@@ -253,14 +272,14 @@ async def test_a_tick_a_turn_however_long_it_stood_still(tmp_path: Path) -> None
 async def test_a_failed_sync_ends_the_loop_before_anything_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = Case(tmp_path, voters=("a", "b", "c"), tick_s=3600)
+    case = Case(tmp_path, voters=(A, B, C), tick_s=3600)
 
     def save(*arguments: object) -> None:
         raise SyncFailedError("the disk refused")
 
     monkeypatch.setattr(case.log, "save", save)
     # A vote is asked for: it must be on the disk before it is given.
-    case.loop.receive("b", raft_wire.encode(VoteRequest(5, 0, 0)))
+    case.loop.receive(B, raft_wire.encode(VoteRequest(5, 0, 0)))
     with pytest.raises(BaseExceptionGroup) as caught, trio.fail_after(DEADLINE_S):
         await case.loop.run()
     assert caught.group_contains(SyncFailedError)

@@ -8,6 +8,7 @@ import pytest
 import structlog
 import trio
 
+from p2pcity.city.membership import State
 from p2pcity.crypto import keys
 from p2pcity.crypto.keys import PrivateKey
 from p2pcity.errors import (
@@ -26,7 +27,9 @@ from p2pcity.ledger.views_reader import ViewsDamaged
 from p2pcity.node import node
 from p2pcity.node.config import Config, NodeSection
 from p2pcity.node.identity import load_identity
+from p2pcity.node.membership import Membership, check_place
 from p2pcity.node.opening import open_stores
+from p2pcity.ordering.members import Members
 from p2pcity.wire import genesis as genesis_wire
 from p2pcity.wire.genesis import Genesis
 from tests.chain_case import AUTHOR, NODE, STRANGER, Chain
@@ -61,64 +64,77 @@ def config(tmp_path: Path) -> Config:
 def test_the_identity_is_what_keys_and_genesis_say(config: Config) -> None:
     identity = load_identity(config)
     assert identity.peer_id == PEER
-    assert (identity.voters, identity.observers) == ((PEER,), ())
+    assert identity.node == Chain().genesis.nodes[0]
     assert identity.author is not None
     assert identity.author.public == AUTHOR.public
     without = replace(config, node=replace(config.node, author_key=None))
     assert load_identity(without).author is None
 
 
-@pytest.mark.parametrize("wrong", ["key", "role", "no-genesis", "torn-genesis", "no-key"])
-def test_keys_and_genesis_that_do_not_fit_are_refused(config: Config, wrong: str) -> None:
+@pytest.mark.parametrize("wrong", ["no-genesis", "torn-genesis", "no-key"])
+def test_keys_and_genesis_that_cannot_be_read_are_refused(config: Config, wrong: str) -> None:
     section = config.node
-    if wrong == "key":
-        write_key(section.key, STRANGER)
-    elif wrong == "role":
-        section = replace(section, role="observer")
-    elif wrong == "no-genesis":
+    if wrong == "no-genesis":
         section.genesis.unlink()
     elif wrong == "torn-genesis":
         section.genesis.write_bytes(section.genesis.read_bytes()[:-1])
     else:
         section.key.unlink()
     with pytest.raises(ConfigError) as caught:
-        load_identity(replace(config, node=section))
+        load_identity(config)
     assert caught.value.remedy
     assert caught.value.exit_code == 2
 
 
-async def open_and_close(config: Config, genesis: Genesis, incarnation: bytes) -> None:
+async def open_and_close(config: Config, genesis: Genesis) -> None:
     path = config.node.data_dir
-    stores = await open_stores(path, genesis=genesis, peer_id=PEER, incarnation=incarnation)
+    stores = await open_stores(path, genesis=genesis, peer_id=PEER)
     await stores.close()
 
 
 async def test_stores_open_close_and_open_again(config: Config) -> None:
     for _ in range(2):
-        await open_and_close(config, Chain().genesis, INCARNATION)
+        await open_and_close(config, Chain().genesis)
 
 
-async def test_another_incarnation_is_another_node(config: Config) -> None:
-    with pytest.raises(ConfigError, match="incarnation"):
-        await open_and_close(config, Chain().genesis, b"j" * 16)
-    # What was refused left the directory free.
-    await open_and_close(config, Chain().genesis, INCARNATION)
+@pytest.mark.parametrize("wrong", ["log", "role"])
+def test_another_nodes_log_or_role_is_refused(config: Config, wrong: str) -> None:
+    identity = load_identity(config)
+    state = State.from_genesis(identity.genesis)
+    members = Members(state, STRANGER.public if wrong == "log" else NODE.public, INCARNATION)
+    named = replace(identity, peer_id=keys.peer_id(STRANGER.public), node=None)
+    with pytest.raises(ConfigError) as caught:
+        check_place(members, named if wrong == "log" else identity, "observer")
+    assert caught.value.remedy
+    check_place(Members(state, NODE.public, INCARNATION), identity, "orderer")
+
+
+def test_a_node_with_another_log_is_no_member(config: Config) -> None:
+    identity = load_identity(config)
+    members = Members(State.from_genesis(identity.genesis), NODE.public, b"j" * 16)
+    check_place(members, identity, "observer")
+    assert not members.is_own_log
+    # Its former self is a voter that nobody can be; the node itself never campaigns.
+    assert members.configuration.voters == (f"{PEER}/{INCARNATION.hex()}",)
+    membership = Membership(members=members, identity=identity, peers=())
+    assert membership.place(PEER) == "none"
+    assert "p2pcity raft replace" in membership.alarm
 
 
 async def test_a_directory_belongs_to_one_network(config: Config) -> None:
-    await open_and_close(config, Chain().genesis, INCARNATION)
+    await open_and_close(config, Chain().genesis)
     chain = Chain()
     member = chain.genesis.members[0]
     other = genesis_wire.make("other", chain.genesis.time_ms, b"h" * 16, [member])
     with pytest.raises(ConfigError, match="network"):
-        await open_and_close(config, other, INCARNATION)
+        await open_and_close(config, other)
 
 
 async def test_a_log_that_lost_what_was_applied_is_corrupt(config: Config) -> None:
     chain = Chain()
     chain.add(chain.carried())
     path = config.node.data_dir
-    stores = await open_stores(path, genesis=chain.genesis, peer_id=PEER, incarnation=INCARNATION)
+    stores = await open_stores(path, genesis=chain.genesis, peer_id=PEER)
     append(stores.raft_log, chain)
     stores.views.apply_blocks(chain.pairs())
     await stores.close()
@@ -126,7 +142,7 @@ async def test_a_log_that_lost_what_was_applied_is_corrupt(config: Config) -> No
         file.unlink()
     SegmentLog.create(path / "log", INCARNATION)
     with pytest.raises(CorruptionError) as caught:
-        await open_and_close(config, chain.genesis, INCARNATION)
+        await open_and_close(config, chain.genesis)
     assert caught.value.index == 1
     assert caught.value.remedy
 
@@ -135,9 +151,7 @@ async def test_all_is_closed_even_when_one_store_fails(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     genesis = Chain().genesis
-    stores = await open_stores(
-        config.node.data_dir, genesis=genesis, peer_id=PEER, incarnation=INCARNATION
-    )
+    stores = await open_stores(config.node.data_dir, genesis=genesis, peer_id=PEER)
 
     def fail() -> None:
         raise SyncFailedError("the disk refused")
@@ -145,7 +159,7 @@ async def test_all_is_closed_even_when_one_store_fails(
     monkeypatch.setattr(stores.outbox, "close", fail)
     with pytest.raises(SyncFailedError):
         await stores.close()
-    await open_and_close(config, genesis, INCARNATION)
+    await open_and_close(config, genesis)
 
 
 def logged(

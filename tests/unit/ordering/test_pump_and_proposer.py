@@ -5,8 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from p2pcity.city.membership import State, VoterSets
 from p2pcity.crypto.keys import PrivateKey
 from p2pcity.mempool.mempool import Mempool
+from p2pcity.ordering.members import Members
 from p2pcity.ordering.proposer import Parent, Proposer
 from p2pcity.ordering.pump import Pump, Save
 from p2pcity.raft.config import RaftConfig
@@ -20,6 +22,7 @@ from p2pcity.wire.raft import Append, Entry, HardState, Message
 
 NETWORK = bytes([7]) * 32
 KEY = PrivateKey.from_seed(bytes([1]) * 32)
+STATE = State({}, {}, VoterSets())
 
 
 class MemoryLog:
@@ -63,8 +66,9 @@ class Bench:
         self.raw_node = RawNode(
             RaftConfig(id="a"), self.log, Configuration(voters), random.Random(1)
         )
+        members = Members(STATE, KEY.public, bytes(16))
         self.pump = Pump(
-            self.raw_node, send=self.send, apply=self.apply, answer_reads=lambda *_: None
+            self.raw_node, members, send=self.send, apply=self.apply, answer_reads=lambda *_: None
         )
         self.mempool = Mempool()
         self.height = 0
@@ -75,8 +79,7 @@ class Bench:
         self.proposer = Proposer(
             self.raw_node,
             self.mempool,
-            voters=bytes(32),
-            epoch=0,
+            members,
             rules=1,
             tip=lambda: Parent(self.height, self.head, self.time_ms),
             applied_index=lambda: self.applied,
