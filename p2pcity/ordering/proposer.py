@@ -98,8 +98,8 @@ class Proposer:
             proposed.append(made)
         return proposed
 
-    def propose_change(self, change: Change, now_ms: int) -> int:
-        """Propose a block with nothing but `change`; its Raft index.
+    def propose_change(self, change: Change, now_ms: int) -> tuple[int, Block]:
+        """Propose a block with nothing but `change`; its Raft index, and the block.
 
         A leader whose clock is not right gives it its parent's time: who orders must be changed
         also then.
@@ -121,7 +121,7 @@ class Proposer:
         self._note_proposed(index, block, frozenset())
         self._change_index = index
         self._take(after)
-        return index
+        return index, block
 
     def _is_ready(self) -> bool:
         if not self._raw_node.is_leader:

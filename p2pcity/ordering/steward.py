@@ -13,6 +13,7 @@ from p2pcity.ordering.proposer import Proposer
 from p2pcity.raft.progress import ProgressState
 from p2pcity.raft.raw_node import RawNode
 from p2pcity.raft.status import PeerStatus
+from p2pcity.wire.block import Block
 from p2pcity.wire.change import Change, ChangeVoters, LeaveJoint, Step
 from p2pcity.wire.limits import CHANGE_STEPS_MAX
 
@@ -58,18 +59,18 @@ class Steward:
             if has_caught_up(status.progress.get(keys.peer_id(key)), status.last_index)
         }
 
-    def act(self, now_ms: int) -> None:
-        """Propose what is due; `now_ms` is the wall clock in Unix ms."""
+    def act(self, now_ms: int) -> Block | None:
+        """Propose what is due; the block, if there is one. `now_ms` is the wall clock, Unix ms."""
         if not self._raw_node.is_leader or self._proposer.is_changing:
-            return
+            return None
         change = self._due()
         if change is None:
-            return
+            return None
         try:
-            self._proposer.propose_change(change, now_ms)
+            return self._proposer.propose_change(change, now_ms)[1]
         except (NotLeader, ProposalDropped, ChangeRefused):
             # Not now: the term has only just begun, or leadership moves. It is due again then.
-            return
+            return None
 
     def _due(self) -> Change | None:
         if self._members.state.sets.voters_outgoing:

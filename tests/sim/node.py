@@ -27,6 +27,7 @@ from p2pcity.ordering.clocks import Clocks
 from p2pcity.ordering.members import Members
 from p2pcity.ordering.proposer import Parent, Proposer
 from p2pcity.ordering.pump import Pump, Save
+from p2pcity.ordering.steward import Steward
 from p2pcity.raft.config import RaftConfig
 from p2pcity.raft.quorum import VoteResult
 from p2pcity.raft.raw_node import RawNode
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
 
 _HELD_MAX = 5000
+_PROMOTION_TICKS = 40
 _APPLY_BYTES_MAX = 256 * 1024
 _CODEC_EVERY = 32
 
@@ -236,6 +238,8 @@ class Node:
             applied_index=lambda: self.views.applied_index,
             is_clock_right=self.clock_rule.may_propose,
         )
+        steward = Steward(self.raw_node, members, self.proposer, promotion_ticks=_PROMOTION_TICKS)
+        self.steward = steward
         self.pump = Pump(
             self.raw_node,
             members,
@@ -327,6 +331,7 @@ class Node:
     def _tick(self) -> None:
         self.after(self.settings.tick * 1000 // self.clock_rate, self._tick)
         self.raw_node.tick()
+        self.steward.tick()
         self.gossip.tick()
         self.reads.tick()
         self._turn()
@@ -347,7 +352,9 @@ class Node:
             while self.is_up and self.saving is None:
                 if self.clock_rule.turn(self.now_ms) is not None:
                     self.world.struck["clock hand-over"] += 1
-                for _, block in self.proposer.propose(self.now_ms):
+                made = self.steward.act(self.now_ms)
+                proposed = [block for _, block in self.proposer.propose(self.now_ms)]
+                for block in proposed if made is None else [made, *proposed]:
                     self.cluster.proposed(self, block)
                 save = self.pump.begin()
                 self._note_leader()
