@@ -191,6 +191,18 @@ def _pruned_follower_forgotten() -> AbstractContextManager[Any]:
     )
 
 
+def _older_refusal_unheard() -> AbstractContextManager[Any]:
+    real = step._answer_old_term
+
+    def answer(raft: Raft, sender: NodeId, message: Any) -> None:
+        if isinstance(message, VoteAnswer):
+            raft.ignore("old-term")
+        else:
+            real(raft, sender, message)
+
+    return mock.patch.object(step, "_answer_old_term", answer)
+
+
 CORE: Final[dict[str, Planted]] = {
     "vote-not-synced": Planted(
         "a vote leaves before it is on disk", _vote_not_synced, 3, "vote_once"
@@ -280,5 +292,10 @@ CORE: Final[dict[str, Planted]] = {
         "a follower that lacked what was pruned is never asked again",
         _pruned_follower_forgotten,
         story="pruned_follower",
+    ),
+    "older-refusal-unheard": Planted(
+        "a candidate does not learn what is committed from voters of an older term",
+        _older_refusal_unheard,
+        story="change_refused_by_older_term",
     ),
 }

@@ -119,12 +119,7 @@ REQUIRED: Final = (
 """The ids that must be shown now; the others are shown where somebody has."""
 
 MISSING: Final[dict[str, str]] = {
-    "A2": "T/P",
-    "A3": "P",
-    "A5": "P",
-    "A6": "P",
     "A8": "P",
-    "A11": "P",
     "A12": "P",
     "A13": "P",
     "A18": "P",

@@ -55,7 +55,7 @@ def send_answer(raft: Raft, to: NodeId, term: int, *, is_granted: bool, is_pre: 
 def handle_vote_answer(raft: Raft, sender: NodeId, message: VoteAnswer) -> None:
     """Count an answer to the campaign that is under way."""
     if not message.is_granted:
-        _learn_commit(raft, message)
+        learn_commit(raft, message)
     expected = Role.PRE_CANDIDATE if message.is_pre else Role.CANDIDATE
     if raft.role is not expected:
         raft.ignore("vote-not-asked")
@@ -90,8 +90,8 @@ def continue_hand_over(raft: Raft) -> None:
         campaign_now(raft, is_transfer=True)
 
 
-def _learn_commit(raft: Raft, refusal: VoteAnswer) -> None:
-    """Take over what a voter that refuses knows to be committed.
+def learn_commit(raft: Raft, refusal: VoteAnswer) -> None:
+    """Take over what a voter that refuses knows to be committed; true in whatever term.
 
     Without this, voters whom a change removed could refuse for ever: their logs are longer, and
     the candidate does not know that the change which made them leave is committed.

@@ -129,4 +129,7 @@ def _answer_old_term(raft: Raft, sender: NodeId, message: Message) -> None:
     elif isinstance(message, _FROM_LEADER):
         raft.send(sender, HeartbeatAnswer(raft.term))
     else:
+        if isinstance(message, VoteAnswer) and not message.is_granted:
+            # A voter that follows nobody any more may stay in its term, and is right all the same.
+            election.learn_commit(raft, message)
         raft.ignore("old-term")
