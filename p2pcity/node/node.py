@@ -200,6 +200,12 @@ async def _stop_on_signal(parts: Parts, scope: trio.CancelScope) -> None:
         async for number in signals:
             _logger.info("stopping", signal=signal.Signals(number).name)
             break
+    await hand_over(parts)
+    scope.cancel()
+
+
+async def hand_over(parts: Parts) -> None:
+    """Let another orderer lead before this one stops; waits 2 s for that, at most."""
     if parts.ordering.raw_node.is_leader:
         with trio.move_on_after(_HAND_OVER_S):
             try:
@@ -207,7 +213,6 @@ async def _stop_on_signal(parts: Parts, scope: trio.CancelScope) -> None:
             except LocalError as error:
                 # Alone, or the others are down: there is nobody to hand over to.
                 _logger.info("not_handed_over", reason=str(error))
-    scope.cancel()
 
 
 def _wall_clock_ms() -> int:

@@ -1,0 +1,175 @@
+"""All nodes of a seed, the wires between them and the checkers over them."""
+
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from p2pcity.api.service import StoredBlock
+from p2pcity.crypto.keys import PrivateKey
+from p2pcity.ledger.data_directory import initialise
+from p2pcity.node.config import Config, LedgerSection, NodeSection, RaftSection
+from p2pcity.node.identity import Identity
+from p2pcity.node.service import NodeService
+from p2pcity.wire.genesis import GenesisAuthor, Member
+from tests.sim.checkers import check
+from tests.sim.city import City
+from tests.virtual.checkers import NodeCheckers
+from tests.virtual.host import Host
+from tests.virtual.wires import Wires
+from tests.virtual.world import World
+
+POLL_S: Final = 0.05
+
+
+class CityWithObservers(City):
+    """The simulator's city, whose last nodes observe; every node signs as an author of its own."""
+
+    def __init__(self, orderers: int, observers: int) -> None:
+        self.observers = observers
+        self.authors = [
+            PrivateKey.from_seed(b"author %02d" % n + b"." * 23)
+            for n in range(orderers + observers)
+        ]
+        super().__init__(orderers + observers)
+
+    def _member(self) -> Member:
+        member = super()._member()
+        split = len(member.nodes) - self.observers
+        observers = tuple(replace(node, role="observer") for node in member.nodes[split:])
+        authors = tuple(
+            GenesisAuthor(key.public, f"node {n}", ("*",), "works")
+            for n, key in enumerate(self.authors)
+        )
+        return replace(
+            member, nodes=member.nodes[:split] + observers, authors=member.authors + authors
+        )
+
+
+@cache
+def city(orderers: int, observers: int) -> CityWithObservers:
+    """The city of so many nodes, one a process: its transactions are signed once."""
+    return CityWithObservers(orderers, observers)
+
+
+class Cluster:
+    """The nodes of one seed, by number."""
+
+    def __init__(
+        self,
+        world: World,
+        root: Path,
+        *,
+        orderers: int = 3,
+        observers: int = 0,
+        preset: str = "local",
+        latency_s: float = 0.001,
+        work_s: float = 0.001,
+    ) -> None:
+        self.world = world
+        self.city = city(orderers, observers)
+        self.preset = preset
+        self.work_s = work_s
+        self.wires = Wires(world, self.city.names, latency_s)
+        signers = frozenset(key.public for key in self.city.authors)
+        self.checkers = NodeCheckers(self.city.genesis.network, signers)
+        self.hosts = [self._make_host(root, n) for n in range(orderers + observers)]
+        self.by_name = {host.name: host for host in self.hosts}
+        self.orderers = self.hosts[:orderers]
+        self.nursery: trio.Nursery | None = None
+
+    def _make_host(self, root: Path, number: int) -> Host:
+        city = self.city
+        directory = root / f"n{number}"
+        directory.mkdir()
+        nodes = dict(zip(city.names, city.genesis.nodes, strict=True))
+        node = nodes[city.names[number]]
+        initialise(directory / "0", node.incarnation)
+        config = Config(
+            node=NodeSection(name=f"n{number}", role=node.role, data_dir=directory),
+            raft=RaftSection(preset=self.preset),
+            ledger=LedgerSection(disk_free_bytes_min=0),
+        )
+        key, author = city.keys[number], city.authors[number]
+        identity = Identity(key, author, city.names[number], city.genesis, node, nodes)
+        return Host(self, number, config, identity, directory)
+
+    @property
+    def election_s(self) -> float:
+        """The longest election time-out."""
+        return 2 * self.hosts[0].config.raft.times_ms[1] / 1000
+
+    @property
+    def minority(self) -> int:
+        """How many orderers may be away."""
+        return (len(self.orderers) - 1) // 2
+
+    def with_disk(self) -> dict[str, Host]:
+        """The nodes that ran once, by peer id."""
+        return {name: host for name, host in self.by_name.items() if host.durable is not None}
+
+    def leader(self) -> Host | None:
+        """The node that leads, of several the one of the highest term."""
+        leaders = [host for host in self.hosts if host.is_leader]
+        return max(leaders, key=lambda host: host.raw_node.term, default=None)
+
+    # -- for those who arrange things ----------------------------------------------------------
+
+    def start(self, *hosts: Host) -> None:
+        """Start nodes, all by default; those that run or still end are left alone."""
+        assert self.nursery is not None
+        for host in hosts or self.hosts:
+            if host.ended.is_set():
+                host.ended = trio.Event()
+                self.nursery.start_soon(host.run)
+
+    async def wait_up(self, *hosts: Host) -> None:
+        """Wait until nodes take part."""
+        for host in hosts or self.hosts:
+            while not host.is_up:  # noqa: ASYNC110 - many things of many nodes, no one event
+                await trio.sleep(POLL_S)
+
+    async def wait_leader(self, *among: Host) -> Host:
+        """Wait until one of the nodes leads."""
+        while True:
+            for host in among or self.orderers:
+                if host.is_leader:
+                    return host
+            await trio.sleep(POLL_S)
+
+    async def wait_agreed(self) -> None:
+        """Wait until all nodes run and show the same newest block."""
+        while not self.is_agreed():  # noqa: ASYNC110 - likewise
+            await trio.sleep(POLL_S)
+
+    def is_agreed(self) -> bool:
+        """Whether all nodes run, know one leader and have applied all that it has."""
+        leader = self.leader()
+        if leader is None or not all(host.is_up for host in self.hosts):
+            return False
+        last = leader.raw_node.last_index
+        return all(
+            host.parts.apply.applied_index == last and host.raw_node.leader == leader.name
+            for host in self.hosts
+        )
+
+    async def compare_ledgers(self) -> None:
+        """I13: every node shows every block alike, by its API."""
+        chain = self.checkers.chain
+        for host in self.hosts:
+            check(host.height == len(chain), f"I13 {host} ends at {host.height}, not {len(chain)}")
+            blocks = await host.ask(partial(_all_blocks, len(chain)), 60.0)
+            for block, done in zip(blocks, chain, strict=True):
+                assert block is not None
+                check(block.data == done.block.data, f"I13 {host} shows another {done.height}")
+                outcomes = [item.outcome for item in block.transactions]
+                check(
+                    outcomes == [item.outcome for item in done.transactions],
+                    f"I13 {host} shows other outcomes at {done.height}",
+                )
+
+
+async def _all_blocks(height: int, service: NodeService) -> list[StoredBlock | None]:
+    return [await service.block(number) for number in range(1, height + 1)]

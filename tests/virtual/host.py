@@ -1,0 +1,437 @@
+"""One node's machine: its directory, its lives, its clock, its threads, and its clients' door.
+
+A kill is exact: from that instant nothing the node does reaches a wire, a client or the
+directory, which is copied as it stands; what its tasks still do until they are cancelled stays
+in a memory that nobody looks at. A pause holds all tasks of the node back, as SIGSTOP does.
+"""
+
+import shutil
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+import trio
+
+from p2pcity.errors import LedgerError, LocalError, P2PCityError, SyncFailedError, Unavailable
+from p2pcity.ledger.segment_log import SegmentLog
+from p2pcity.node.assembly import Parts
+from p2pcity.node.config import Config
+from p2pcity.node.identity import Identity
+from p2pcity.node.node import catch_up, hand_over, start
+from p2pcity.node.opening import Stores, open_stores
+from p2pcity.node.service import NodeService
+from p2pcity.ordering.apply import AppliedBlock
+from p2pcity.raft.quorum import VoteResult
+from p2pcity.wire import raft as raft_wire
+from p2pcity.wire.raft import Entry, HardState
+from tests.virtual.clockwork import PROCESS, let_run
+from tests.virtual.network import VirtualNetwork
+from tests.virtual.threads import VirtualWriter, run_in_thread
+
+if TYPE_CHECKING:
+    from tests.virtual.cluster import Cluster
+
+ResultT = TypeVar("ResultT")
+Call = Callable[[NodeService], Awaitable[Any]]
+_NAME: Final = "directory"
+
+
+class Gone(Exception):
+    """No answer came: the node is not there, died, or is too far away."""
+
+
+class _Visit:
+    """A client's request at the door, and what came of it."""
+
+    __slots__ = ("call", "done", "error", "result", "scope")
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.done = trio.Event()
+        self.result: Any = None
+        self.error: Exception | None = Gone("the node went away, or the client hung up")
+        self.scope = trio.CancelScope()
+
+
+class Durable:
+    """What a node's disk keeps, running or not: as the checkers ask for it."""
+
+    def __init__(self, raft_log: SegmentLog) -> None:
+        self._log = raft_log
+
+    @property
+    def hard_state(self) -> HardState:
+        return self._log.hard_state
+
+    @property
+    def last_index(self) -> int:
+        return self._log._index.last_index
+
+    def term(self, index: int) -> int | None:
+        return self._log._index.term(index) if index <= self.last_index else None
+
+
+class WatchedParts(Parts):
+    """The node's parts, with somebody who looks on when a block is applied."""
+
+    host: "Host"
+
+    def _on_applied(self, blocks: Sequence[AppliedBlock], index: int) -> None:
+        for block in blocks:
+            self.host.applied(block)
+        super()._on_applied(blocks, index)
+
+    def _on_committed(self, entries: Sequence[Entry]) -> None:
+        super()._on_committed(entries)
+        self.host.turned()
+
+
+class Host:
+    """A node of a seed, running or not."""
+
+    def __init__(
+        self, cluster: "Cluster", number: int, config: Config, identity: Identity, root: Path
+    ) -> None:
+        self.cluster = cluster
+        self.world = cluster.world
+        self.wires = cluster.wires
+        self.number = number
+        self.config = config
+        self.identity = identity
+        self.name = identity.peer_id
+        self.life = 0
+        self.is_up = False
+        self.is_paused = False
+        self.is_dead = True
+        self.held: list[trio.lowlevel.Task] = []
+        self.shields: dict[trio.CancelScope, None] = {}
+        self.wall_offset_ms = 0
+        self.slow_s: dict[str, float] = {}
+        self.failing: dict[str, Callable[[], P2PCityError]] = {}
+        self.kill_in_steps = 0
+        self.kill_at = ""
+        self.ended = trio.Event()
+        self.ended.set()
+        self.stopped_by: LedgerError | None = None
+        self.durable: Durable | None = None
+        self._root = root
+        self._directory = root / "0"
+        self._random = self.world.random(f"host {number}")
+        self._scope = trio.CancelScope()
+        self._opened: list[Any] = []
+        self._visits: list[_Visit] = []
+        self._inside: dict[_Visit, None] = {}
+        self._bell = trio.Event()
+        self._parts: WatchedParts | None = None
+        self._network: VirtualNetwork | None = None
+
+    def __str__(self) -> str:
+        return f"n{self.number}"
+
+    @property
+    def parts(self) -> WatchedParts:
+        """The parts of the present life."""
+        assert self._parts is not None
+        return self._parts
+
+    @property
+    def raw_node(self) -> Any:
+        """The Raft core of the present life."""
+        return self.parts.ordering.raw_node
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether it runs and takes itself for the leader."""
+        return self.is_up and bool(self.raw_node.is_leader)
+
+    @property
+    def height(self) -> int:
+        """The height that its clients are shown."""
+        return self.parts.service.head().height
+
+    def is_quorum(self, keepers: Mapping[str, bool]) -> bool:
+        """Whether those marked True are a quorum of the configuration in force here."""
+        configuration = self.raw_node._raft.configuration
+        votes = {name: keepers.get(name, False) for name in configuration.members}
+        return bool(configuration.vote(votes) is VoteResult.WON)
+
+    def now_ms(self) -> int:
+        """What this machine's wall clock shows."""
+        return self.world.wall_ms + self.wall_offset_ms
+
+    # -- what its threads meet (`threads.Machine`) -------------------------------------------
+
+    def work_time(self, thread: str) -> float:
+        """Nothing, or some milliseconds, or what a slow disk takes."""
+        slow_s = self.slow_s.get(thread, 0.0)
+        if self._random.random() < 0.4:
+            return slow_s
+        return slow_s + self._random.expovariate(1 / self.cluster.work_s)
+
+    def point(self, name: str) -> None:
+        """A point at which somebody may want it killed, or its disk to fail."""
+        if self.is_dead:
+            return
+        if name == self.kill_at:
+            self.kill_at = ""
+            self.kill()
+            return
+        fail = self.failing.get(name)
+        if fail is not None:
+            self.world.struck[f"failed {name}"] += 1
+            raise fail()
+
+    def opened(self, thing: object) -> None:
+        """Remember what a killed node leaves open."""
+        if hasattr(thing, "close"):
+            self._opened.append(thing)
+
+    def step(self) -> None:
+        """One of its tasks is about to run."""
+        if self.kill_in_steps:
+            self.kill_in_steps -= 1
+            if not self.kill_in_steps:
+                try:
+                    self.kill()
+                except Exception as error:  # noqa: BLE001 - trio would only log it
+                    self.world.violate(error)
+
+    # -- what the checkers see ---------------------------------------------------------------
+
+    def sends(self, peer: str, data: bytes) -> None:
+        """It sends a Raft message."""
+        message = raft_wire.decode(data)
+        kind = type(message).__name__
+        self.world.note("send", self, self.cluster.by_name[peer], kind, message.term)
+        self.point(f"before send {kind}")
+        if not self.is_dead:
+            self.cluster.checkers.sent(cast(Any, self), message)
+            self.turned()
+
+    def turned(self) -> None:
+        """It made a turn."""
+        if not self.is_dead:
+            self.cluster.checkers.turned(cast(Any, self), cast(Any, self.cluster.with_disk()))
+
+    def applied(self, block: AppliedBlock) -> None:
+        """It applied a block."""
+        if not self.is_dead:
+            self.world.note("applied", self, block.height, block.block.hash.hex()[:12])
+            self.cluster.checkers.applied(cast(Any, self), block)
+
+    # -- lives -------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """One life, from the start to whatever ends it; the cluster's nursery has it."""
+        PROCESS.set(self)
+        self.life += 1
+        self.is_dead = False
+        self.kill_in_steps, self.kill_at = 0, ""
+        self.stopped_by = None
+        self._scope = trio.CancelScope()
+        self.world.note("start", self, self.life)
+        try:
+            with self._scope:
+                await self._live()
+        except* P2PCityError as group:
+            if not self.is_dead:
+                self._note_end(group)
+        except* Exception as group:  # noqa: BLE001
+            # Whatever it is, a node that is alive must not fail with it.
+            if not self.is_dead:
+                self.world.violate(group)
+        finally:
+            self._bury()
+
+    def _note_end(self, group: BaseExceptionGroup[P2PCityError]) -> None:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if isinstance(error, SyncFailedError) and self.failing:
+            self.stopped_by = error
+            self.world.note("stopped", self, type(error).__name__)
+            return
+        self.world.violate(group)
+
+    async def _live(self) -> None:
+        stores = await open_stores(
+            self._directory,
+            genesis=self.identity.genesis,
+            peer_id=self.name,
+            incarnation=self.identity.node.incarnation,
+            make_writer=cast(Any, partial(VirtualWriter, self)),
+            clock=trio.current_time,
+        )
+        try:
+            await self._take_part(stores)
+        finally:
+            self.is_up = False
+            if not self.is_dead:
+                with trio.CancelScope(shield=True) as shield:
+                    self.shields[shield] = None
+                    await stores.close()
+                self.shields.pop(shield, None)
+
+    async def _take_part(self, stores: Stores) -> None:
+        self.durable = Durable(stores.raft_log)
+        parts = WatchedParts(
+            self.config,
+            self.identity,
+            stores,
+            self.now_ms,
+            make_network=cast(Any, self._make_network),
+            run_in_thread=partial(run_in_thread, self),
+            random_bytes=self.world.random(f"life {self.number}.{self.life}").randbytes,
+        )
+        parts.host = self
+        self._opened += [stores.reader, stores.probe, stores.lock]
+        await catch_up(parts)
+        parts.join()
+        self._parts = parts
+        async with trio.open_nursery() as nursery:
+            await start(parts, nursery)
+            if self.is_dead:
+                return
+            self.is_up = True
+            self.world.note("ready", self, parts.service.head().height)
+            await self._receive_visits(nursery)
+
+    def _make_network(self, *arguments: Any, **named: Any) -> VirtualNetwork:
+        self._network = VirtualNetwork(self, *arguments, **named)
+        return self._network
+
+    def _bury(self) -> None:
+        """What is left to do once all tasks of a life are gone."""
+        for thing in reversed(self._opened):
+            # In order after a stop; after a kill, on files that nobody looks at any more.
+            close = getattr(thing, "release", None) or thing.close
+            with suppress(Exception):
+                close()
+        self._opened.clear()
+        self._end_visits()
+        self.is_up = False
+        self._parts = self._network = None
+        if self.is_dead:
+            shutil.rmtree(self._root / str(self.life - 1), ignore_errors=True)
+        else:
+            self._next_directory(is_copy=False)
+        self.is_dead = True
+        self.world.note("ended", self, self.life)
+        self.ended.set()
+
+    def _next_directory(self, *, is_copy: bool) -> None:
+        new = self._root / str(self.life)
+        if is_copy:
+            # The kernel has what was written; SQLite makes its -shm anew.
+            shutil.copytree(self._directory, new, ignore=shutil.ignore_patterns("*-shm"))
+        else:
+            self._directory.rename(new)
+        self._directory = new
+
+    def kill(self, *, is_silent: bool = False) -> None:
+        """SIGKILL at this very instant; `is_silent`: nobody hears of it."""
+        if self.is_dead:
+            return
+        self.world.note("kill", self, self.life)
+        self.resume()
+        self._next_directory(is_copy=True)
+        self.is_dead = True
+        self.is_up = False
+        network = self._network
+        if network is not None:
+            network.is_silent = is_silent
+            self.wires.leave(network)
+            for end in network.ends:
+                end.connection.broken(end)
+        self._end_visits()
+        for shield in self.shields:
+            shield.shield = False
+        self._scope.cancel()
+
+    async def stop(self) -> None:
+        """SIGTERM: leadership is handed over, then all is closed in order."""
+        if self.is_up:
+            self.world.note("stop", self, self.life)
+            with suppress(Gone):
+                await self.ask(lambda _: hand_over(self.parts), 5.0)
+        self._scope.cancel()
+        await self.ended.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        if self.is_paused:
+            self.is_paused = False
+            let_run(self.held)
+            self.wires.look_around()
+
+    # -- clients -----------------------------------------------------------------------------
+
+    async def _receive_visits(self, nursery: trio.Nursery) -> None:
+        while True:
+            visits, self._visits = self._visits, []
+            for visit in visits:
+                self._inside[visit] = None
+                nursery.start_soon(self._serve, visit)
+            self._bell = trio.Event()
+            if not self._visits:
+                await self._bell.wait()
+
+    async def _serve(self, visit: _Visit) -> None:
+        try:
+            with visit.scope:
+                visit.result = await visit.call(self.parts.service)
+                visit.error = None
+        except P2PCityError as error:
+            if not isinstance(error, LocalError):
+                self.world.violate(error)
+            visit.error = error
+        finally:
+            # A node that died answers nothing: `_end_visits` was there before.
+            if self._inside.pop(visit, 0) is None:
+                visit.done.set()
+
+    def _end_visits(self) -> None:
+        visits = [*self._inside, *self._visits]
+        self._inside.clear()
+        self._visits.clear()
+        for visit in visits:
+            visit.error = Gone(f"{self} died")
+            visit.done.set()
+
+    async def ask(
+        self, call: Callable[[NodeService], Awaitable[ResultT]], timeout_s: float
+    ) -> ResultT:
+        """Ask the node as a client; raises Gone without an answer, or what the node answers."""
+        wires = self.wires
+        await trio.sleep(wires.latency_s * wires.random.random())
+        if not self.is_up:
+            raise Gone(f"{self} is not there")
+        visit = _Visit(call)
+        self._visits.append(visit)
+        self._bell.set()
+        with trio.move_on_after(timeout_s):
+            await visit.done.wait()
+        if not visit.done.is_set():
+            # The client hangs up; a node that waits for something hears of it.
+            visit.scope.cancel()
+            raise Gone(f"{self} did not answer")
+        await trio.sleep(wires.latency_s * wires.random.random())
+        if visit.error is not None:
+            raise visit.error
+        return cast(ResultT, visit.result)
+
+
+def disk_failed() -> P2PCityError:
+    """What a write says when the disk refuses."""
+    return SyncFailedError("the disk failed", remedy="Check the disk.")
+
+
+def disk_full() -> P2PCityError:
+    """What SQLite says when the disk is full."""
+    return Unavailable("the disk is full", remedy="Make room.")

@@ -1,0 +1,61 @@
+"""The seeds of whole nodes that every change has to pass; more with `python -m tests.virtual`."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from typing import Final
+
+import pytest
+
+from tests.virtual.summary import Summary, kept_seeds, run_seeds
+
+SEEDS: Final = 12
+SEEDS_LONG: Final = 300
+KINDS_MIN: Final = 20
+
+
+def _run(seeds: Iterable[int]) -> Summary:
+    summary = Summary()
+    for outcome in run_seeds(seeds, jobs=os.cpu_count() or 1):
+        assert not outcome.failure, (
+            f"python -m tests.virtual --seeds 1 --seed {outcome.seed} --trace\n{outcome.failure}"
+        )
+        summary.add(outcome)
+    assert summary.counted >= 0.9 * summary.seeds, summary.uncounted
+    assert sum(count > 0 for count in summary.struck.values()) >= KINDS_MIN
+    return summary
+
+
+def test_seeds_hold() -> None:
+    """Every seed holds all that must always hold, and 20 kinds of fault really struck."""
+    _run([*range(SEEDS), *kept_seeds()])
+
+
+@pytest.mark.long
+def test_many_seeds_hold() -> None:
+    """The same, of some hundred seeds that `make test` does not run."""
+    summary = _run(range(1000, 1000 + SEEDS_LONG))
+    print(summary.text(0.0))
+
+
+def test_a_seed_is_one_run() -> None:
+    """The same seeds leave the same traces, whatever order sets of strings have."""
+    told = [_hashes(hash_seed) for hash_seed in ("1", "2")]
+    assert told[0] == told[1]
+    assert len(set(told[0])) == len(told[0]) == 2
+
+
+def _hashes(hash_seed: str) -> list[str]:
+    """The lines `SEED HASH` of two seeds, run by a process of their own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.virtual", "--seeds", "2", "--seed", "14", "--hashes"],
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=600,
+    )
+    return [
+        line for line in done.stdout.splitlines() if len(line.split()) == 2 and line[0].isdigit()
+    ]
