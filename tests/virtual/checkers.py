@@ -6,7 +6,7 @@ from p2pcity.errors import DecodeError
 from p2pcity.ordering.apply import AppliedBlock
 from p2pcity.wire import transaction as transaction_wire
 from p2pcity.wire.transaction import Carried
-from tests.sim.checkers import Checkers, Violation, check
+from tests.sim.checkers import Checkers, Violation
 from tests.sim.city import Sample
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ class NodeCheckers(Checkers):
         """`signers` are the public keys of the nodes' own authors."""
         super().__init__(network)
         self._signers = signers
-        self._names: dict[bytes, int] = {}
 
     @property
     def ids(self) -> dict[bytes, int]:
@@ -29,14 +28,11 @@ class NodeCheckers(Checkers):
 
     def applied(self, node: "Node", done: AppliedBlock) -> None:
         """I2, I3, I7: a node applied a block."""
-        is_new = done.height == len(self.chain) + 1
-        if is_new:
+        if done.height == len(self.chain) + 1:
             for item in done.transactions:
                 if item.carried is not None and item.outcome == "applied":
                     self._take_signed(item.carried)
         super().applied(node, done)
-        if is_new:
-            self._check_names(done)
 
     def _take_signed(self, carried: Carried) -> None:
         """I7: what a node signed stands for itself; its signature is looked at once more."""
@@ -47,12 +43,10 @@ class NodeCheckers(Checkers):
         except DecodeError as error:
             raise Violation(f"I7 a node's own transaction is bad: {error}") from error
         transaction = found.transaction
-        self.submitted(Sample(carried.data, transaction.id, True, transaction.expires_ms))
-
-    def _check_names(self, done: AppliedBlock) -> None:
-        """I2: an event's name stands in the views once."""
-        for item in done.transactions:
-            for position, name in enumerate(item.names):
-                if name is not None and position not in item.duplicate_events:
-                    check(name not in self._names, f"I2 an event twice, at {done.height}")
-                    self._names[name] = done.height
+        names = tuple(
+            (transaction.author, event.source, event.id)
+            for event in found.decoded_events()
+            if event is not None
+        )
+        sample = Sample(carried.data, transaction.id, True, transaction.expires_ms, names)
+        self.submitted(sample)

@@ -70,7 +70,6 @@ class Storm:
             self._undo_one(next(iter(self._undo)))
         for host in self.cluster.hosts:
             host.kill_in_steps, host.kill_at = 0, ""
-        self.cluster.start()
 
     def struck(self) -> None:
         """The fault hit somebody."""
@@ -105,7 +104,7 @@ class Storm:
     def _start(self, host: Host) -> None:
         if host.ended.is_set():
             self.cluster.start(host)
-        elif not host.is_up or host.is_dead:
+        elif not self.is_over and (not host.is_up or host.is_dead):
             self.start_later(host)
 
     def shut(self, ways: Iterable[Way], mean_s: float = 1.5) -> None:
@@ -197,8 +196,8 @@ def _delay(storm: Storm) -> None:
 
 def _slow_link(storm: Storm) -> None:
     way = storm.wires.way(*storm.pair())
-    way.bytes_per_s = storm.random.choice((1000.0, 8000.0))
-    storm.later(storm.duration(3), partial(setattr, way, "bytes_per_s", 0.0))
+    way.bytes_per_s = storm.random.choice((8000.0, 30_000.0))
+    storm.later(storm.duration(3), partial(storm.wires.speed_up, way))
     storm.struck()
 
 

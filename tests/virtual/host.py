@@ -207,7 +207,8 @@ class Host:
         self.world.note("send", self, self.cluster.by_name[peer], kind, message.term)
         self.point(f"before send {kind}")
         if not self.is_dead:
-            self.cluster.checkers.sent(cast(Any, self), message)
+            receiver = self.cluster.by_name[peer]
+            self.cluster.checkers.sent(cast(Any, self), cast(Any, receiver), message)
             self.turned()
 
     def turned(self) -> None:

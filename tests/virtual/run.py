@@ -29,7 +29,7 @@ from tests.virtual.faults import Storm
 from tests.virtual.host import Host
 from tests.virtual.world import World
 
-STORM_S: Final = 8.0
+STORM_S: Final = 7.0
 PEACE_S: Final = 40.0
 ACKNOWLEDGED_MIN: Final = 10
 _MEMORY: Final = Path("/dev/shm")
@@ -49,7 +49,6 @@ class Outcome:
     blocks: int = 0
     terms: int = 0
     expired: int = 0
-    corrected: int = 0
     trace_hash: str = ""
     struck: dict[str, int] = field(default_factory=dict)
     failure: str = ""
@@ -165,13 +164,13 @@ async def run_watched(cluster: Cluster, course: Callable[[], Awaitable[None]]) -
 
 def _draw_cluster(world: World, root: Path) -> Cluster:
     random = world.random("cluster")
-    orderers, observers = random.choice(((3, 0), (3, 0), (3, 1), (3, 1), (4, 0), (5, 0)))
+    orderers, observers = random.choice(((3, 0), (3, 0), (3, 0), (3, 1), (3, 1), (4, 0), (5, 0)))
     return Cluster(
         world,
         root,
         orderers=orderers,
         observers=observers,
-        preset=random.choice(("local", "local", "lan")),
+        preset=random.choice(("local", "lan", "lan")),
         latency_s=random.choice((0.0005, 0.005, 0.03)),
         work_s=random.choice((0.0003, 0.002, 0.01)),
     )
@@ -192,14 +191,16 @@ async def _course(cluster: Cluster, clients: Clients, outcome: Outcome) -> None:
     await make_peace(cluster, clients)
     outcome.seconds = world.now
     await compare(cluster, clients)
-    outcome.corrected = clients.corrected
 
 
 async def make_peace(cluster: Cluster, clients: Clients) -> None:
     """Progress within the stated time once all faults are over."""
     clients.is_open = False
     with trio.move_on_after(PEACE_S) as scope:
-        await cluster.wait_up()
+        while not all(host.is_up for host in cluster.hosts):
+            # Some may be on their way out still: they start once they are gone.
+            cluster.start()
+            await trio.sleep(POLL_S)
         await cluster.wait_leader()
         random = cluster.world.random("peace")
         for host in cluster.hosts:
@@ -255,12 +256,16 @@ async def compare(cluster: Cluster, clients: Clients) -> None:
                 await trio.sleep(POLL_S)
         follower.compare(checkers.chain)
     on_ledger = checkers.ids
+    if not cluster.world.struck["set clock"]:
+        # By a clock that is wrong, much is over that is not.
+        checkers.told_expired(id_ for id_, end in clients.ended.items() if end == "expired")
     for id_, host in clients.accepted.items():
         is_ended = id_ in on_ledger or id_ in clients.ended
         state = await host.ask(partial(status_of, id_), 10.0)
         is_told = state.status in ("committed", "duplicate", "expired")
         check(is_ended and is_told, f"{id_.hex()[:8]}, accepted by {host}, is {state.status}")
+        is_on_ledger = state.status in ("committed", "duplicate")
         check(
-            (state.status == "expired") != (id_ in on_ledger),
+            is_on_ledger == (id_ in on_ledger),
             f"{host} says {state.status} of {id_.hex()[:8]}, on the ledger: {id_ in on_ledger}",
         )

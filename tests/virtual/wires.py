@@ -40,10 +40,9 @@ class Pipe:
     way: Way
     receiver: "End"
     stream: str
-    flying: deque[bytes] = field(default_factory=deque)
+    flying: deque[tuple[float, bytes]] = field(default_factory=deque)
     size: int = 0
     due_s: float = 0.0
-    stalled: int = 0
 
 
 class Wires:
@@ -82,16 +81,21 @@ class Wires:
         way.cuts -= 1
         if way.cuts:
             return
-        for network in self.networks.values():
-            for end in network.ends:
-                for pipe in end.pipes.values():
-                    if pipe.way is way and pipe.stalled:
-                        count, pipe.stalled = pipe.stalled, 0
-                        delay_s = self.random.uniform(0, _RESEND_S)
-                        pipe.due_s = max(pipe.due_s, self.world.now + delay_s)
-                        for _ in range(count):
-                            self.world.after(delay_s, self._arrive, pipe)
+        for pipe in self._pipes(way):
+            self.world.after(self.random.uniform(0, _RESEND_S), self._arrive, pipe)
         self.look_around()
+
+    def speed_up(self, way: Way) -> None:
+        """A slow direction is fast again: what piled up in front of it comes at once."""
+        way.bytes_per_s = way.free_s = 0.0
+        for pipe in self._pipes(way):
+            pipe.due_s = self.world.now
+            pipe.flying = deque((pipe.due_s, data) for _, data in pipe.flying)
+            self.world.after(0.0, self._arrive, pipe)
+
+    def _pipes(self, way: Way) -> list[Pipe]:
+        ends = [end for network in self.networks.values() for end in network.ends]
+        return [pipe for end in ends for pipe in end.pipes.values() if pipe.way is way]
 
     def join(self, network: "VirtualNetwork") -> None:
         """A node listens and dials."""
@@ -133,7 +137,6 @@ class Wires:
         """Put bytes on their way."""
         world, way = self.world, pipe.way
         self.messages += 1
-        pipe.flying.append(data)
         pipe.size += len(data)
         delay_s = way.latency_s * self.random.uniform(0.5, 1.5)
         if way.extra_s:
@@ -142,14 +145,11 @@ class Wires:
             way.free_s = max(way.free_s, world.now) + len(data) / way.bytes_per_s
             delay_s += way.free_s - world.now
         pipe.due_s = max(pipe.due_s, world.now + delay_s)
-        world.after(pipe.due_s - world.now, self._arrive, pipe)
+        pipe.flying.append((pipe.due_s, data))
+        world.at(pipe.due_s, self._arrive, pipe)
 
     def _arrive(self, pipe: Pipe) -> None:
-        if not pipe.flying:
-            return
-        if pipe.way.cuts:
-            pipe.stalled += 1
-            return
-        data = pipe.flying.popleft()
-        pipe.size -= len(data)
-        pipe.receiver.arrive(pipe.stream, data)
+        while pipe.flying and pipe.flying[0][0] <= self.world.now and not pipe.way.cuts:
+            _, data = pipe.flying.popleft()
+            pipe.size -= len(data)
+            pipe.receiver.arrive(pipe.stream, data)

@@ -44,8 +44,12 @@ class World:
 
     def after(self, delay_s: float, function: Callable[..., None], *arguments: Any) -> None:
         """Call `function` in `delay_s`, outside of all nodes."""
+        self.at(self.now + delay_s, function, *arguments)
+
+    def at(self, time_s: float, function: Callable[..., None], *arguments: Any) -> None:
+        """Call `function` at `time_s`, outside of all nodes."""
         self._sequence += 1
-        heappush(self._heap, (self.now + delay_s, self._sequence, function, arguments))
+        heappush(self._heap, (time_s, self._sequence, function, arguments))
         self._bell.set()
 
     async def run(self) -> None:
