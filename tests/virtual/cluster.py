@@ -93,7 +93,7 @@ class Cluster:
             ledger=LedgerSection(disk_free_bytes_min=0),
         )
         key, author = city.keys[number], city.authors[number]
-        identity = Identity(key, author, city.names[number], city.genesis, node, nodes)
+        identity = Identity(key, author, city.names[number], city.genesis, node)
         return Host(self, number, config, identity, directory)
 
     @property

@@ -19,6 +19,7 @@ from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.node.assembly import Parts
 from p2pcity.node.config import Config
 from p2pcity.node.identity import Identity
+from p2pcity.node.log_repair import LogRepair
 from p2pcity.node.node import catch_up, hand_over, start
 from p2pcity.node.opening import Stores, open_stores
 from p2pcity.node.service import NodeService
@@ -261,7 +262,12 @@ class Host:
             self._directory,
             genesis=self.identity.genesis,
             peer_id=self.name,
-            incarnation=self.identity.node.incarnation,
+            repair=LogRepair(
+                self.config,
+                self.identity,
+                now_ms=self.now_ms,
+                make_network=cast(Any, self._make_network),
+            ).run,
             make_writer=cast(Any, partial(VirtualWriter, self)),
             clock=trio.current_time,
         )
