@@ -184,6 +184,23 @@ def _older_save_counted() -> AbstractContextManager[Any]:
     return mock.patch.object(RaftLog, "mark_stable", mark_stable)
 
 
+def _joint_state_not_seen() -> AbstractContextManager[Any]:
+    return mock.patch.object(Configuration, "is_joint", False)
+
+
+def _change_before_commit() -> AbstractContextManager[Any]:
+    """A leader that proposes a change lets it begin at once, for itself."""
+    real = replication.propose
+
+    def propose(raft: Raft, payload: bytes, *, is_change: bool) -> tuple[int, int]:
+        made = real(raft, payload, is_change=is_change)
+        if is_change:
+            raft.settled_index = max(raft.settled_index, made[1])
+        return made
+
+    return mock.patch.object(replication, "propose", propose)
+
+
 def _pruned_follower_forgotten() -> AbstractContextManager[Any]:
     real = Progress.is_retry_due
     return mock.patch.object(
@@ -250,6 +267,16 @@ CORE: Final[dict[str, Planted]] = {
     "changes-overlap": Planted(
         "a second change is proposed before the first is in effect",
         _changes_overlap,
+        story="change_one_at_a_time",
+    ),
+    "joint-state-not-seen": Planted(
+        "a joint state is entered a second time, and never left",
+        _joint_state_not_seen,
+        story="change_joint_needs_both",
+    ),
+    "change-in-effect-early": Planted(
+        "a change counts as in effect when it is proposed",
+        _change_before_commit,
         story="change_one_at_a_time",
     ),
     "removed-leader-stays": Planted(
