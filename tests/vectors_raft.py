@@ -8,6 +8,7 @@ from p2pcity.wire.limits import RAFT_MESSAGE_BYTES_MAX
 from p2pcity.wire.raft import (
     Append,
     AppendAnswer,
+    Behind,
     CommitNotice,
     Entry,
     Heartbeat,
@@ -40,6 +41,7 @@ MESSAGES: Final[dict[str, Message]] = {
     "heartbeat-answer": HeartbeatAnswer(8, 3),
     "heartbeat-answer-time": HeartbeatAnswer(8, 3, sent=86_400_125, time_ms=1_767_225_600_500),
     "commit": CommitNotice(8, 13),
+    "behind": Behind(8, 9_000),
     "timeout-now": TimeoutNow(8),
     "read": ReadRequest(8, 4611686018427387904),
     "read-answer": ReadAnswer(8, 4611686018427387904, 13),

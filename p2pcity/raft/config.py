@@ -48,6 +48,12 @@ class RaftConfig:
     tail_bytes_max: int = 8 * 1024 * 1024
     """Payload bytes of recent entries kept in memory, beside those not on disk yet."""
 
+    far_entries_max: int = 4_096
+    """Committed entries that a leader reads from its disk for one follower; beyond: `behind`."""
+
+    far_bytes_max: int = 8 * 1024 * 1024
+    """Payload bytes that a leader reads from its disk for one follower, likewise."""
+
     reads_max: int = 10_000
     """Reads under way at once; beyond, local ones raise Unavailable and others are ignored."""
 

@@ -4,11 +4,15 @@ A leader that lies is outside what Raft protects from, but it must not stop this
 cannot come from an honest leader is counted and left alone.
 """
 
+from collections.abc import Sequence
+
 from p2pcity.raft.raft import Raft, Role
 from p2pcity.wire.raft import (
     Append,
     AppendAnswer,
+    Behind,
     CommitNotice,
+    Entry,
     Heartbeat,
     HeartbeatAnswer,
     NodeId,
@@ -59,6 +63,39 @@ def handle_commit_notice(raft: Raft, sender: NodeId, message: CommitNotice) -> N
     """Note what is committed; nothing is answered."""
     if _follow(raft, sender):
         _commit(raft, message.commit)
+
+
+def handle_behind(raft: Raft, sender: NodeId, message: Behind) -> None:
+    """Note up to where committed entries are to be fetched, and say what is here already."""
+    if _follow(raft, sender):
+        raft.sync_target = message.commit
+        # Everything up to our commit index equals the leader's.
+        raft.send(sender, AppendAnswer(raft.term, raft.raft_log.commit))
+
+
+def adopt(raft: Raft, term: int, entries: Sequence[Entry]) -> bool:
+    """Take entries that another voter knew to be committed in its `term`; False: they don't fit.
+
+    What was committed by a leader of a term up to ours is in our leader's log (Raft section
+    5.4.3), so it is told that we have it.
+    """
+    raft_log = raft.raft_log
+    if raft.role is not Role.FOLLOWER or raft.leader is None or term > raft.term:
+        return False
+    entries = [entry for entry in entries if entry.index > raft_log.commit]
+    if not entries:
+        return False
+    previous_term = raft_log.term(raft_log.commit) or 0
+    for index, entry in enumerate(entries, start=raft_log.commit + 1):
+        if entry.index != index or not previous_term <= entry.term <= term:
+            return False
+        previous_term = entry.term
+    conflict = raft_log.first_conflict(entries)
+    if conflict is not None:
+        raft_log.append(entries[conflict - entries[0].index :])
+    raft_log.commit_to(entries[-1].index)
+    raft.send(raft.leader, AppendAnswer(raft.term, raft_log.commit))
+    return True
 
 
 def _follow(raft: Raft, sender: NodeId) -> bool:

@@ -3,7 +3,8 @@
     match < next, and match only grows while this leader leads
 
 In `probe` the leader does not know where the logs part: one append at a time, then wait. In
-`replicate` it sends ahead, as far as the bounds on messages and bytes in flight allow.
+`replicate` it sends ahead, as far as the bounds on messages and bytes in flight allow. A peer
+that is held is far behind, and fetches from others what the leader has no longer in memory.
 """
 
 import enum
@@ -33,6 +34,10 @@ class Progress:
         self.append_tick = tick
         self.in_flight_bytes = 0
         self._in_flight: deque[tuple[int, int]] = deque()
+        self.is_held = False
+        self.is_given_up = False
+        self.news_tick = tick
+        self.old_bytes = 0
 
     @property
     def in_flight_messages(self) -> int:
@@ -54,7 +59,9 @@ class Progress:
 
         The same for a peer that lacks what lies below the leader's `first_index`.
         """
-        is_waiting = self.is_probe_sent or bool(self._in_flight) or self.next < first_index
+        is_waiting = (
+            self.is_probe_sent or self.is_held or bool(self._in_flight) or self.next < first_index
+        )
         return is_waiting and tick - self.append_tick >= config.retry_ticks
 
     def note_sent(self, last_index: int, size: int, tick: int) -> None:
@@ -76,6 +83,8 @@ class Progress:
         while self._in_flight and self._in_flight[0][0] <= index:
             self.in_flight_bytes -= self._in_flight.popleft()[1]
         is_news = index > self.match
+        if is_news:
+            self.news_tick = tick
         self.match = max(self.match, index)
         self.next = max(self.next, self.match + 1)
         if self.state is ProgressState.PROBE and index == self.match:
@@ -97,8 +106,23 @@ class Progress:
         self.is_probe_sent = False
         return True
 
+    def hold(self, tick: int) -> None:
+        """Send no entries any more: others have them too."""
+        self.become_replicate()
+        self.is_held = True
+        self.news_tick = self.append_tick = tick
+
+    def give_up(self) -> None:
+        """Nobody else helps: send all that it lacks."""
+        self.is_held, self.is_given_up = False, True
+
+    def catch_up(self) -> None:
+        """What it lacks is in the leader's memory."""
+        self.is_held, self.is_given_up, self.old_bytes = False, False, 0
+
     def become_probe(self) -> None:
         """Forget what was sent: ask again from the last index known to match."""
+        self.is_held = False
         self.state = ProgressState.PROBE
         self.next = self.match + 1
         self.is_probe_sent = False

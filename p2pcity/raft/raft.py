@@ -77,6 +77,7 @@ class Raft:
 
         # A random start keeps answers to a life before a crash from fitting a read of this one.
         self.asked_reads = AskedReads(rng.getrandbits(62))
+        self.sync_target = 0
         self.messages: list[tuple[NodeId, Message]] = []
         self.read_states: list[ReadState] = []
         self.reads_dropped: list[bytes] = []
@@ -168,6 +169,7 @@ class Raft:
             self.reads_dropped += self.leader_reads.local_contexts()
             self.reads_dropped += self.asked_reads.drop_all()
             self.leader_reads = LeaderReads()
+            self.sync_target = 0
         self.role = role
         self.leader = leader
         self.votes = {}

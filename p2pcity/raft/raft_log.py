@@ -50,6 +50,11 @@ class RaftLog:
         return self._storage.first_index
 
     @property
+    def memory_first(self) -> int:
+        """The index from which on entries are in memory."""
+        return self._tail_first
+
+    @property
     def last_index(self) -> int:
         """The index of the newest entry, on disk or not."""
         return self._tail_first + len(self._tail) - 1

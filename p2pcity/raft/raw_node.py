@@ -1,15 +1,16 @@
 """The core's one door: what goes in, and the Ready that comes out."""
 
+from collections.abc import Sequence
 from random import Random
 
-from p2pcity.raft import election, reading, replication, step, transfer
+from p2pcity.raft import election, follower, reading, replication, step, transfer
 from p2pcity.raft.config import RaftConfig
 from p2pcity.raft.configuration import Configuration
 from p2pcity.raft.log_storage import LogStorage
 from p2pcity.raft.raft import Raft, Role
 from p2pcity.raft.ready import Ready
 from p2pcity.raft.status import RaftStatus, take_status
-from p2pcity.wire.raft import HardState, Message, NodeId
+from p2pcity.wire.raft import Entry, HardState, Message, NodeId
 
 
 class RawNode:
@@ -60,6 +61,25 @@ class RawNode:
     def last_index(self) -> int:
         """The index of the newest entry, saved or not."""
         return self._raft.raft_log.last_index
+
+    @property
+    def commit(self) -> int:
+        """The newest index that is known to be committed."""
+        return self._raft.raft_log.commit
+
+    @property
+    def sync_target(self) -> int:
+        """Up to where the leader wants committed entries to be fetched from others; 0: nothing."""
+        target = self._raft.sync_target
+        return target if target > self._raft.raft_log.commit else 0
+
+    def adopt(self, term: int, entries: Sequence[Entry]) -> bool:
+        """Take entries from `commit` + 1 on that another voter knows, in `term`, to be committed.
+
+        They go through the next Ready like the leader's: saved, acknowledged, applied. Returns
+        False, and takes nothing, when they don't fit or no leader of this term is known.
+        """
+        return follower.adopt(self._raft, term, entries)
 
     def tick(self) -> None:
         """Let one tick pass."""

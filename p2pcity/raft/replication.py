@@ -12,6 +12,7 @@ from p2pcity.raft.raft import Raft, Role
 from p2pcity.wire.raft import (
     Append,
     AppendAnswer,
+    Behind,
     CommitNotice,
     Entry,
     Heartbeat,
@@ -111,7 +112,13 @@ def handle_heartbeat_answer(raft: Raft, sender: NodeId, message: HeartbeatAnswer
     progress.contact_tick = raft.ticks
     progress.round = max(progress.round, message.round)
     reading.confirm(raft)
-    if progress.is_retry_due(raft.ticks, raft.config, raft.raft_log.first_index):
+    if progress.is_held and raft.ticks - progress.news_tick >= 2 * raft.config.election_ticks:
+        progress.give_up()
+        raft.is_flush_due = True
+    elif progress.is_held:
+        if progress.is_retry_due(raft.ticks, raft.config, raft.raft_log.first_index):
+            _send_behind(raft, sender, progress)
+    elif progress.is_retry_due(raft.ticks, raft.config, raft.raft_log.first_index):
         if progress.next < raft.raft_log.first_index:
             # What it lacks was pruned here: it has it from others by now, or says so again.
             progress.probe_again(raft.raft_log.last_index + 1)
@@ -208,8 +215,44 @@ def _commit(raft: Raft) -> None:
     reading.release(raft)
 
 
+def _is_held(raft: Raft, peer: NodeId, progress: Progress) -> bool:
+    """Whether a peer shall fetch from others what is not in this leader's memory any more."""
+    raft_log = raft.raft_log
+    if progress.state is not ProgressState.REPLICATE:
+        return False
+    if progress.next >= raft_log.memory_first:
+        progress.catch_up()
+    elif not progress.is_held and not progress.is_given_up:
+        lacking = raft_log.commit - progress.match
+        is_far = (
+            lacking > raft.config.far_entries_max or progress.old_bytes > raft.config.far_bytes_max
+        )
+        if is_far and lacking > 0 and _has_source(raft, peer):
+            progress.hold(raft.ticks)
+            _send_behind(raft, peer, progress)
+    return progress.is_held
+
+
+def _has_source(raft: Raft, peer: NodeId) -> bool:
+    active, lacking = raft.active_voters(), raft.progress[peer].match
+    return any(
+        name not in (raft.id, peer)
+        and active[name]
+        and raft.configuration.is_voter(name)
+        and known.match > lacking
+        for name, known in raft.progress.items()
+    )
+
+
+def _send_behind(raft: Raft, peer: NodeId, progress: Progress) -> None:
+    progress.append_tick = raft.ticks
+    raft.send(peer, Behind(raft.term, raft.raft_log.commit))
+
+
 def _send_due(raft: Raft, peer: NodeId, progress: Progress) -> None:
     raft_log = raft.raft_log
+    if _is_held(raft, peer, progress):
+        return
     while progress.next <= raft_log.last_index and not progress.is_paused(raft.config):
         if progress.next < raft_log.first_index:
             return  # Pruned here: the peer fetches these blocks by sync, from anybody.
@@ -218,6 +261,8 @@ def _send_due(raft: Raft, peer: NodeId, progress: Progress) -> None:
         )
         _send_append(raft, peer, progress, tuple(entries))
         size = sum(len(entry.payload) for entry in entries)
+        if progress.next < raft_log.memory_first:
+            progress.old_bytes += size
         progress.note_sent(entries[-1].index, size, raft.ticks)
     commit = min(raft_log.commit, progress.match)
     is_idle = progress.state is ProgressState.REPLICATE and not progress.in_flight_messages

@@ -12,6 +12,7 @@ from p2pcity.raft.raft import Raft, Role
 from p2pcity.wire.raft import (
     Append,
     AppendAnswer,
+    Behind,
     CommitNotice,
     Heartbeat,
     HeartbeatAnswer,
@@ -27,7 +28,7 @@ from p2pcity.wire.raft import (
 TERM_MAX: Final = 2**63 - 1
 """No term beyond this is entered because a peer says so; it fits a signed 64-bit integer."""
 
-_FROM_LEADER: Final = (Append, Heartbeat, CommitNotice)
+_FROM_LEADER: Final = (Append, Heartbeat, CommitNotice, Behind)
 _FROM_LEARNERS: Final = (AppendAnswer, HeartbeatAnswer, ReadRequest)
 
 _HANDLERS: Final[dict[type[Message], Callable[[Raft, NodeId, Any], None]]] = {
@@ -38,6 +39,7 @@ _HANDLERS: Final[dict[type[Message], Callable[[Raft, NodeId, Any], None]]] = {
     Heartbeat: follower.handle_heartbeat,
     HeartbeatAnswer: replication.handle_heartbeat_answer,
     CommitNotice: follower.handle_commit_notice,
+    Behind: follower.handle_behind,
     TimeoutNow: election.handle_timeout_now,
     ReadRequest: reading.handle_read_request,
     ReadAnswer: reading.handle_read_answer,

@@ -131,6 +131,14 @@ class CommitNotice:
 
 
 @dataclass(frozen=True, slots=True)
+class Behind:
+    """The leader to one far behind: fetch what is committed up to `commit` from other voters."""
+
+    term: int
+    commit: int
+
+
+@dataclass(frozen=True, slots=True)
 class TimeoutNow:
     """The leader asks a voter to campaign at once: leadership moves there."""
 
@@ -162,6 +170,7 @@ Message = (
     | Heartbeat
     | HeartbeatAnswer
     | CommitNotice
+    | Behind
     | TimeoutNow
     | ReadRequest
     | ReadAnswer
@@ -175,6 +184,7 @@ _TYPES: Final[dict[str, type[Message]]] = {
     "heartbeat": Heartbeat,
     "heartbeat-answer": HeartbeatAnswer,
     "commit": CommitNotice,
+    "behind": Behind,
     "timeout-now": TimeoutNow,
     "read": ReadRequest,
     "read-answer": ReadAnswer,
@@ -189,6 +199,7 @@ _UINTS: Final[dict[str, tuple[str, ...]]] = {
     "heartbeat": ("term", "commit", "round"),
     "heartbeat-answer": ("term", "round"),
     "commit": ("term", "commit"),
+    "behind": ("term", "commit"),
     "timeout-now": ("term",),
     "read": ("term", "number"),
     "read-answer": ("term", "number", "index"),

@@ -10,7 +10,8 @@ join NODE; change NODE v4 l5 o6 r1 (vote, learn, observe, remove); leave NODE; m
 states do not end by themselves, until `auto`); configurations; applied; slow NODE (its syncs
 wait), saving, sync NODE [times] (one ends), fast NODE; pause NODE, resume NODE (SIGSTOP and
 SIGCONT: messages wait meanwhile); prune NODE INDEX (its log begins behind that), fetch NODE PEER
-(which is down and starts with what is committed on PEER's disk).
+(which is down and starts with what is committed on PEER's disk); adopt NODE PEER [COUNT] (it takes
+so many of the entries that PEER knows to be committed); target (who was told to fetch, how far).
 """
 
 import shlex
@@ -163,6 +164,19 @@ class Script:
 
     def do_fetch(self, node: str, peer: str) -> None:
         self.cluster.fetch(node, peer)
+
+    def do_adopt(self, node: str, peer: str, count: str = "1000") -> None:
+        up, other = self.cluster.members[node].up, self.cluster.members[peer].disk
+        first = up.commit + 1
+        last = min(other.hard_state.commit, up.commit + int(count))
+        entries = other.entries(first, last + 1, 1 << 30) if first <= last else []
+        self._say("taken" if up.adopt(other.hard_state.term, entries) else "not taken")
+        self._settle()
+
+    def do_target(self) -> None:
+        for name, member in self.cluster.members.items():
+            if member.node is not None and member.node.sync_target:
+                self._say(f"{name} {member.node.sync_target}")
 
     def do_applied(self) -> None:
         for name, member in self.cluster.members.items():
