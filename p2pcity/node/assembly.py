@@ -21,6 +21,7 @@ from p2pcity.node.apply_loop import ApplyLoop, ended_ids, settled
 from p2pcity.node.config import Config
 from p2pcity.node.entry_serving import EntryServing
 from p2pcity.node.expiring import Expiring
+from p2pcity.node.feeding import FeedingLoop
 from p2pcity.node.forwarding import Forwarding
 from p2pcity.node.gossiping import Gossiping
 from p2pcity.node.identity import Identity
@@ -234,6 +235,13 @@ class Parts:
             raft_log=self.stores.raft_log,
             thread=self.stores.reader_thread,
             on_damage=self._on_damage,
+        )
+        self.feeding = FeedingLoop(
+            network=self.network,
+            ordering=self.ordering,
+            raft_log=self.stores.raft_log,
+            own_id=self.identity.peer_id,
+            has_same_log=self.membership.has_same_log,
         )
         self.anti_entropy = AntiEntropy(
             network=self.network,

@@ -172,6 +172,7 @@ async def start(parts: Parts, nursery: trio.Nursery) -> None:
         parts.forwarding.run,
         parts.gossiping.run,
         parts.anti_entropy.run,
+        parts.feeding.run,
         parts.peer_status.run,
         parts.reads.run,
         parts.expiring.run,

@@ -151,6 +151,12 @@ class RaftLog:
         """Whether entries wait to be saved."""
         return self.stable < self.last_index
 
+    @property
+    def unstable_bytes(self) -> int:
+        """Payload bytes of the entries that wait to be saved or are being saved."""
+        start = max(0, self.stable + 1 - self._tail_first)
+        return sum(len(entry.payload) for entry in self._tail[start:])
+
     def take_unstable(self) -> tuple[Entry, ...]:
         """The entries that are not on disk yet, to be saved now."""
         self._cut = self.last_index + 1

@@ -68,6 +68,11 @@ class RawNode:
         return self._raft.raft_log.commit
 
     @property
+    def unsaved_bytes(self) -> int:
+        """Payload bytes of the entries that are not on disk yet."""
+        return self._raft.raft_log.unstable_bytes
+
+    @property
     def sync_target(self) -> int:
         """Up to where the leader wants committed entries to be fetched from others; 0: nothing."""
         target = self._raft.sync_target

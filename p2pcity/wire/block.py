@@ -156,6 +156,18 @@ def decode(data: bytes) -> Block:
     return Block(header, header_bytes, hash_header(header_bytes), tuple(transactions), change)
 
 
+def read_header(data: bytes) -> tuple[Header, bytes]:
+    """Return the header of the block in `data` and the block's hash; nothing behind it is read.
+
+    Raises DecodeError.
+    """
+    # Every header has 24 to 255 bytes: two of the head, which follow the one of the block.
+    if len(data) < 3 or data[0] != 0x83 or data[1] != 0x58 or len(data) < 3 + data[2]:
+        raise DecodeError("this is no block")
+    header_bytes = data[3 : 3 + data[2]]
+    return decode_header(header_bytes), hash_header(header_bytes)
+
+
 def peek_change(data: bytes) -> bytes | None:
     """Return the change in a block's bytes, None when it has none or `data` is no block.
 
