@@ -47,6 +47,7 @@ def running_network(
     start: Collection[str] | None = None,
     is_told_to_stop: bool = False,
     exit_code: int | None = None,
+    raft_preset: str = "local",
 ) -> Iterator[LocalNetwork]:
     """Make a network of three under `tmp_path`, start it (or the nodes in `start`), end it.
 
@@ -54,7 +55,9 @@ def running_network(
     log is printed. `is_told_to_stop` ends it with SIGTERM, which takes 2 s: a leader that has
     nobody left to hand over to waits so long. Nodes may say that they stopped with `exit_code`.
     """
-    network = LocalNetwork.create(tmp_path / "net", nodes=3, orderers=3, authors=(AUTHOR,))
+    network = LocalNetwork.create(
+        tmp_path / "net", nodes=3, orderers=3, authors=(AUTHOR,), raft_preset=raft_preset
+    )
     try:
         if start is None:
             network.start()

@@ -86,7 +86,7 @@ class Strace:
     @property
     def struck(self) -> int:
         """How often the fault was injected so far."""
-        return sum("(INJECTED)" in line for line in self.lines)
+        return sum(line.endswith(("(INJECTED)", "(DELAYED)")) for line in self.lines)
 
     @property
     def lines(self) -> list[str]:
