@@ -120,8 +120,6 @@ REQUIRED: Final = (
 
 MISSING: Final[dict[str, str]] = {
     "A8": "P",
-    "A12": "P",
-    "A13": "P",
     "A18": "P",
     "B4": "P",
     "B6": "P",

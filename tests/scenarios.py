@@ -3,6 +3,8 @@
 A test says what it shows by `@pytest.mark.scenario("A1", "A4", tier="P")`, on itself, on its
 class, on one `pytest.param`, or as the module's `pytestmark`; a story of the core by the ids
 that begin its first line (`# D4: ...`). Both are read from the source, so nothing is run here.
+What a test needs of the machine shows in its marks: a skip without root (`os.geteuid`), a mark
+named `needs_strace`, or `needs="root"` in the scenario mark when a part of it does.
 The last results of long tests are those that `P2PCITY_RECORD=1 make test-long` wrote down.
 """
 
@@ -21,7 +23,8 @@ TABLE: Final = TESTS / "scenarios.md"
 RESULTS: Final = TESTS / "long_results.json"
 
 _STORY: Final = re.compile(r"# ([A-H]\d+(?:, [A-H]\d+)*): ")
-_ROOT: Final = re.compile(r"geteuid|\bneeds_root\b")
+_ROOT: Final = re.compile(r"geteuid")
+_NEEDS: Final = re.compile(r"\bneeds_(\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Shown:
     tier: str
     test: str
     runs: str
-    needs_root: bool
+    needs: tuple[str, ...] = ()
 
 
 def find_shown() -> list[Shown]:
@@ -42,7 +45,7 @@ def find_shown() -> list[Shown]:
         match = _STORY.match(path.read_text(encoding="utf-8"))
         for scenario in match.group(1).split(", ") if match else ():
             name = path.relative_to(TESTS).as_posix()
-            found.append(Shown(scenario, "S", name, "make test", False))
+            found.append(Shown(scenario, "S", name, "make test"))
     for shown in found:
         if shown.scenario not in SCENARIOS or shown.tier not in ("S", "T", "P", "U"):
             raise ValueError(f"{shown.test}: no scenario {shown.scenario}, tier {shown.tier}")
@@ -110,16 +113,18 @@ def _of_test(test: str, marks: list[ast.expr], root: re.Pattern[str]) -> Iterato
         for word in ("long", "interop"):
             if f"mark.{word}" in text:
                 runs = f"make test-{word}"
-        for scenario, tier in _scenario_marks(group[0]):
-            yield Shown(scenario, tier, test, runs, bool(root.search(text)))
+        needs = {*_NEEDS.findall(text), *(["root"] if root.search(text) else [])}
+        for scenario, words in _scenario_marks(group[0]):
+            named = {words["needs"]} if "needs" in words else set()
+            yield Shown(scenario, words.get("tier", ""), test, runs, tuple(sorted(needs | named)))
 
 
-def _scenario_marks(expression: ast.expr) -> Iterator[tuple[str, str]]:
+def _scenario_marks(expression: ast.expr) -> Iterator[tuple[str, dict[str, str]]]:
     for node in ast.walk(expression):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.scenario":
-            tiers = [ast.literal_eval(word.value) for word in node.keywords if word.arg == "tier"]
+            words = {word.arg or "": ast.literal_eval(word.value) for word in node.keywords}
             for argument in node.args:
-                yield ast.literal_eval(argument), "".join(tiers)
+                yield ast.literal_eval(argument), words
 
 
 def table(found: list[Shown], results: dict[str, Any]) -> str:
@@ -147,14 +152,20 @@ def table(found: list[Shown], results: dict[str, Any]) -> str:
         for number, row in enumerate(rows):
             head = f"| {scenario} | {what} | {tiers} |" if not number else "| | | |"
             lines.append(f"{head} {row}|")
-    need_root = {shown.test for shown in found if shown.needs_root}
     tests = {shown.test for shown in found}
+    needing = {
+        need: len({shown.test for shown in found if need in shown.needs})
+        for need in sorted({need for shown in found for need in shown.needs})
+    }
+    counts = (
+        ", ".join(f"{count} need {need}" for need, count in needing.items()) or "none needs any"
+    )
     lines += [
         "",
         f"{len(REQUIRED)} ids are asked for; {len(REQUIRED) - len(missing)} have a test at every "
         f"tier, {len(missing)} lack one.",
-        f"{len(tests)} tests and stories show scenarios; {len(need_root)} of them need root and "
-        "are skipped, with that reason, without it.",
+        f"{len(tests)} tests and stories show scenarios. Of the machine, {counts}; where that is "
+        "missing they are skipped, with that reason.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -162,7 +173,7 @@ def table(found: list[Shown], results: dict[str, Any]) -> str:
 def _rows(found: list[Shown], results: dict[str, Any]) -> Iterator[str]:
     groups: dict[tuple[str, str, str], list[str]] = {}
     for shown in sorted(found, key=lambda shown: ("STPU".index(shown.tier), shown.runs)):
-        runs = f"`{shown.runs}`" + (", root" if shown.needs_root else "")
+        runs = ", ".join((f"`{shown.runs}`", *shown.needs))
         result = _result(shown, results)
         groups.setdefault((shown.tier, runs, result), []).append(f"`{shown.test}`")
     for (tier, runs, result), tests in groups.items():

@@ -88,7 +88,7 @@ def test_over_http(city: City, before: tuple[str, list[int | None]], case: HttpC
     assert reply.headers["p2pcity-head"] == before[0]
 
 
-@pytest.mark.scenario("A14", tier="P")
+@pytest.mark.scenario("A14", tier="P", needs="root")
 @pytest.mark.parametrize("case", COMMAND_CASES, ids=lambda case: case.what)
 def test_on_the_command_line(city: City, tmp_path: Path, case: CommandCase) -> None:
     with ExitStack() as stack:
@@ -128,7 +128,7 @@ def test_the_true_transaction_is_accepted_after_a_garbled_copy(city: City) -> No
     assert (again.status, again.json()["reason"]) == (422, "signature")
 
 
-@pytest.mark.scenario("A10", tier="P")
+@pytest.mark.scenario("A10", tier="P", needs="root")
 def test_a_disk_that_fills_up(city: City, tmp_path: Path) -> None:
     with ExitStack() as stack:
         place = Place(city, tmp_path, stack)
