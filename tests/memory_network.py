@@ -164,6 +164,7 @@ class MemoryNetwork:
                 is_connected=True,
                 height=other.hello().height,
                 incarnation=other.hello().incarnation,
+                hello=other.hello(),
             )
             for peer, other in self._wires.networks.items()
             if peer != self.own and self._wires.reaches(self.own, peer)

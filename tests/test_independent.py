@@ -17,6 +17,7 @@ import pytest
 from nacl.signing import SigningKey
 
 from tests.second_city import City, read_change
+from tests.second_hello import addresses, judge_hello
 from tests.second_reader import (
     Bad,
     Signed,
@@ -133,11 +134,6 @@ def name(value: Any) -> str:
     return found
 
 
-def addresses(value: Any) -> None:
-    for x in items(value, 16):
-        need(text(x, 512).startswith("/") and x.isprintable() and " " not in x)
-
-
 def read_node(value: Any) -> tuple[bytes, bytes, str, str]:
     node = fields(value, "name", "key", "incarnation", "role", "addresses")
     need(node["role"] in ("orderer", "observer"))
@@ -206,36 +202,6 @@ def judge_card(data: bytes) -> dict[str, Any]:
     need(signed.is_valid, "signature")
     shown = {"to_be_signed": signed.to_be_signed, "key": signed.kid, "author": author}
     return {key: value.hex() for key, value in shown.items()}
-
-
-def judge_hello(given: dict[str, Any]) -> dict[str, Any]:
-    data = bytes.fromhex(given["data"])
-    need(len(data) <= 16 * 1024, "size")
-    signed = Signed(data, KINDS["hello"])
-    names = ("network", "protocol", "protocol_oldest", "release", "parameters", "incarnation")
-    hello = fields(decode(signed.payload), *names, "height", "addresses", "time", open_=True)
-    network, parameters = binary(hello["network"], 32), binary(hello["parameters"], 32)
-    newest = number(hello["protocol"])
-    oldest = number(hello["protocol_oldest"], 0, newest)
-    need(text(hello["release"], 64, 0).isprintable())
-    binary(hello["incarnation"], 16)
-    addresses(hello["addresses"])
-    number(hello["time"], 0, TIME_MAX)
-    height = number(hello["height"])
-    need(signed.is_valid, "signature")
-    mine = given["mine"]
-    refusals = (
-        ("wrong-network", network.hex() != mine["network"]),
-        ("protocol-too-old", newest < mine["protocol_oldest"]),
-        ("protocol-too-new", oldest > mine["protocol"]),
-        ("other-parameters", parameters.hex() != mine["parameters"]),
-    )
-    return {
-        "to_be_signed": signed.to_be_signed.hex(),
-        "key": signed.kid.hex(),
-        "height": height,
-        "refused": next((reason for reason, is_so in refusals if is_so), None),
-    }
 
 
 def judge_gossip(given: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from p2pcity.crypto.keys import PrivateKey
 from p2pcity.wire import cbor, cose, hello
 from p2pcity.wire.hello import CONTENT_TYPE, Hello
+from p2pcity.wire.promise import Promise
 from tests.vector_case import Case, Outcome, collect, compare, judge
 
 AREA = "hello"
@@ -23,6 +24,8 @@ MINE = Hello(
     addresses=("/ip4/192.0.2.1/tcp/4710", "/dns4/node.example/tcp/4710"),
     time_ms=1_767_225_600_000,
 )
+
+PROMISES = (Promise("12D3KooW", bytes(range(16)), 50, 3), Promise("12D3KooX", bytes(16), 0, 2))
 
 
 def run(input: Mapping[str, Any]) -> Outcome:
@@ -42,6 +45,12 @@ def run(input: Mapping[str, Any]) -> Outcome:
             "to_be_signed": cose.decode(data).to_be_signed.hex(),
             "key": key.hex(),
             "height": theirs.height,
+            "last_index": theirs.last_index,
+            "term": theirs.term,
+            "promises": [
+                [item.peer, item.incarnation.hex(), item.index, item.term]
+                for item in theirs.promises
+            ],
             "refused": hello.judge(mine, theirs),
         }
 
@@ -85,6 +94,8 @@ def _cases() -> Iterator[Case]:
         ("too-old", {"protocol": 1, "protocol_oldest": 1}, "It speaks version 1 only."),
         ("too-new", {"protocol": 5, "protocol_oldest": 4}, "It speaks versions 4 and 5."),
         ("other-parameters", {"parameters": bytes(32)}, "Its limits differ."),
+        ("log", {"last_index": 50, "term": 3}, "Where its raft log stands."),
+        ("promises", {"last_index": 50, "term": 3, "promises": PROMISES}, "What voters promised."),
         ("no-addresses", {"addresses": ()}, "It is reached by others only."),
     )
     for name, change, comment in table:
@@ -111,6 +122,12 @@ def _cases() -> Iterator[Case]:
         ("addresses-17", {"addresses": ["/ip4/192.0.2.1/tcp/1"] * 17}),
         ("address-relative", {"addresses": ["192.0.2.1"]}),
         ("time-missing", {"time": ...}),
+        ("last-index-negative", {"last_index": -1}),
+        ("term-text", {"term": "3"}),
+        ("promises-65", {"promises": [["12D3KooW", bytes(16), 1, 1]] * 65}),
+        ("promise-of-three", {"promises": [["12D3KooW", bytes(16), 1]]}),
+        ("promise-of-nobody", {"promises": [["", bytes(16), 1, 1]]}),
+        ("promise-incarnation-15", {"promises": [["12D3KooW", bytes(15), 1, 1]]}),
     )
     for name, change in broken:
         yield _case(name, signed(**change), "Signed, and still no hello.", "malformed")

@@ -1,10 +1,12 @@
 """Vectors of forwarding, anti-entropy, blocks and status (protocol/04-gossip.md)."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from p2pcity.wire import cbor, forward, sync
 from p2pcity.wire.forward import ForwardResult
+from p2pcity.wire.promise import Promise
 from p2pcity.wire.raft import Entry
 from tests.vector_case import Case, Outcome, collect, compare, judge
 from tests.vectors_event import FULL, MINIMAL
@@ -88,6 +90,10 @@ def _cases() -> Iterator[Case]:
         ("pending-answer-none", sync.PendingAnswer(SESSION, 9, ())),
         ("fetched", sync.Fetched(carried)),
         ("status-answer", status),
+        (
+            "status-answer-promises",
+            replace(status, role="leader", promises=(Promise("12D3KooW", SESSION, 50, 3),)),
+        ),
         ("block-answer", sync.BlockAnswer(42, b"\x83")),
         ("block-answer-none", sync.BlockAnswer(42, None)),
         ("entries-answer", sync.EntriesAnswer(7, 3, 8, (Entry(2, 7), Entry(3, 8, b"\x83")))),

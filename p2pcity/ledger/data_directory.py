@@ -3,6 +3,7 @@
     log/        the segment log: the ledger itself
     outbox.db   what this node accepted and nobody waits for (SQLite)
     views.db    what can be made again from the log (SQLite)
+    promises    what voters are known to have acknowledged (`promises_file`)
     lock        pid and peer id of the process that holds the directory
 
 Which network a directory belongs to stands in its segment log (`SegmentLog.bind_network`).
@@ -38,6 +39,11 @@ class DataDirectory:
     def views(self) -> Path:
         """The views' database."""
         return self.path / "views.db"
+
+    @property
+    def promises(self) -> Path:
+        """The file with what voters promised (`promises_file`)."""
+        return self.path / "promises"
 
     @property
     def lock(self) -> Path:

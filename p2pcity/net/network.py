@@ -354,6 +354,7 @@ class Network:
             dropped=sum(kept.dropped_count for kept in link.kept),
             height=hello.height if hello is not None else None,
             incarnation=hello.incarnation if hello is not None else None,
+            hello=hello,
             release=hello.release if hello is not None else "",
             score=shown.score,
             last_refusal=shown.last_refusal,

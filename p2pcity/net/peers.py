@@ -14,6 +14,7 @@ from multiaddr.exceptions import (  # type: ignore[import-untyped]  # likewise
 
 from p2pcity.net.config import NetConfig
 from p2pcity.net.pacing import Backoff, Demerits
+from p2pcity.wire.hello import Hello
 
 ADDRESSES_PER_PEER_MAX: Final = 8
 PEERS_MAX: Final = 1024
@@ -44,6 +45,7 @@ class PeerInfo:
     dropped: int = 0
     height: int | None = None
     incarnation: bytes | None = None
+    hello: Hello | None = None
     release: str = ""
     score: float = 0.0
     last_refusal: str = ""

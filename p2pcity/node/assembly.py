@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import structlog
 import trio
 
-from p2pcity import __version__
 from p2pcity.admission.admission import Admission, AdmissionConfig
 from p2pcity.city.membership import State
-from p2pcity.errors import CorruptionError, DecodeError
+from p2pcity.errors import CorruptionError, DecodeError, Unavailable
 from p2pcity.ledger.data_directory import DataDirectory
 from p2pcity.mempool.mempool import Mempool, MempoolConfig
 from p2pcity.net.config import NetConfig
@@ -26,6 +25,7 @@ from p2pcity.node.forwarding import Forwarding
 from p2pcity.node.gossiping import Gossiping
 from p2pcity.node.identity import Identity
 from p2pcity.node.intake import Intake, RunInThread
+from p2pcity.node.introduction import Introduction
 from p2pcity.node.logs import RateLimit
 from p2pcity.node.membership import Membership
 from p2pcity.node.opening import Stores
@@ -36,17 +36,17 @@ from p2pcity.node.reading import Reading
 from p2pcity.node.reads import Reads
 from p2pcity.node.reoffering import Reoffering
 from p2pcity.node.service import NodeService
+from p2pcity.node.standing import Standing
 from p2pcity.node.status import Status
 from p2pcity.node.submitting import Signer, Submitting
 from p2pcity.node.waiting import Waiters
 from p2pcity.ordering.apply import AppliedBlock
+from p2pcity.ordering.clocks import Verdict
 from p2pcity.ordering.members import Members
 from p2pcity.ordering.proposer import Parent
 from p2pcity.raft.config import RaftConfig
-from p2pcity.wire.hello import Hello, parameters_digest
-from p2pcity.wire.limits import PROTOCOL_VERSION, PROTOCOL_VERSION_OLDEST, RULES_VERSION
+from p2pcity.wire.limits import RULES_VERSION
 from p2pcity.wire.raft import Entry
-from p2pcity.wire.sync import StatusAnswer
 from p2pcity.wire.transaction import Carried
 
 _logger = structlog.get_logger("p2pcity.node")
@@ -174,7 +174,7 @@ class Parts:
                 silence_s=net.silence_ms / 1000,
             ),
             self.identity.key,
-            hello=self._hello,
+            hello=lambda: self.introduction.hello(),
             allowed=self.membership.is_allowed,
             known_addresses=self.membership.addresses,
             handlers=Handlers(
@@ -211,8 +211,29 @@ class Parts:
             on_committed=self._on_committed,
             on_reads=lambda states, dropped: self.reads.answer(states, dropped),
             on_leader=lambda: self.forwarding.leader_changed(),
-            on_members=self.membership.changed,
+            on_members=self._on_members,
+            on_message=lambda peer, message: self.standing.heard(peer, message),
+            is_barred=lambda: self.standing.is_barred,
             rng=random.Random(self._random_bytes(8)),
+        )
+        self.standing: Standing = Standing(
+            own_id=identity.peer_id,
+            own_incarnation=stores.raft_log.incarnation,
+            voters=lambda: self.members.voter_incarnations,
+            raw_node=self.ordering.raw_node,
+            path=self.directory.promises,
+            writer=stores.outbox_writer,
+        )
+        self.introduction: Introduction = Introduction(
+            network=identity.genesis.network,
+            incarnation=stores.raft_log.incarnation,
+            addresses=self.config.net.announce,
+            raw_node=self.ordering.raw_node,
+            standing=self.standing,
+            apply=self.apply,
+            mempool=self.mempool,
+            tip=lambda: stores.views.tip,
+            now_ms=self.now_ms,
         )
         self.reads = Reads(
             self.ordering.raw_node,
@@ -255,9 +276,10 @@ class Parts:
 
         self.peer_status = PeerStatus(
             network=self.network,
-            own=self._status_answer,
+            own=self.introduction.status_answer,
             now_ms=self.now_ms,
             clocks=self.ordering.clock_rule.clocks,
+            on_answer=self.standing.said,
         )
 
     def _make_service(self) -> None:
@@ -290,6 +312,7 @@ class Parts:
             apply=self.apply,
             network=self.network,
             peer_status=self.peer_status,
+            standing=self.standing,
             now_ms=self.now_ms,
         )
         self.service = NodeService(
@@ -317,11 +340,12 @@ class Parts:
             signer=signer,
             status=self.reading.status_of,
             find_events=self.reading.find_events,
-            wait_current=self.reads.wait_linearizable,
+            wait_current=self._wait_current,
+            is_unsaid=lambda id_: self.expiring.is_unsaid(id_),
         )
         self.expiring = Expiring(
             mempool=self.mempool,
-            reads=self.reads,
+            wait_current=self._wait_current,
             waiters=self.waiters,
             outbox=self.outbox,
             forget=self.submitting.forget,
@@ -349,33 +373,14 @@ class Parts:
         now_ms = self.now_ms()
         return self.ordering.clock_rule.corrected_ms(now_ms) if self._is_joined else now_ms
 
-    def _hello(self) -> Hello:
-        return Hello(
-            network=self.identity.genesis.network,
-            protocol=PROTOCOL_VERSION,
-            protocol_oldest=PROTOCOL_VERSION_OLDEST,
-            release=__version__,
-            parameters=parameters_digest(),
-            incarnation=self.stores.raft_log.incarnation,
-            height=self.reading.head().height,
-            addresses=self.config.net.announce,
-            time_ms=self.now_ms(),
-        )
-
-    def _status_answer(self) -> StatusAnswer:
-        raw_node = self.ordering.raw_node
-        head = self.reading.head()
-        return StatusAnswer(
-            height=head.height,
-            head=head.hash,
-            applied=self.apply.applied_index,
-            commit=self.apply.target_index,
-            term=raw_node.term,
-            role=raw_node.role.value,
-            release=__version__,
-            time_ms=self.now_ms(),
-            mempool=len(self.mempool),
-        )
+    async def _wait_current(self, timeout_s: float) -> None:
+        """Wait until what is over by our clock, and not on the ledger here, can come nowhere."""
+        if self.ordering.clock_rule.verdict(self.now_ms()) is Verdict.UNKNOWN:
+            raise Unavailable(
+                "too few orderers' clocks agree with this node's",
+                remedy="Set the clocks, or bring the orderers back that are down.",
+            )
+        await self.reads.wait_linearizable(timeout_s)
 
     def _on_admitted(self, carried: Sequence[Carried], peer: str | None) -> None:
         if peer is None:
@@ -389,7 +394,8 @@ class Parts:
             _logger.warning("transaction_rejected", reason=reason, peer=peer, held_back=held)
 
     def _on_raft(self, peer: str, data: bytes) -> bool:
-        return self.ordering.receive(peer, data)
+        # One on an older copy of its disk may have voted before, and not know it.
+        return not self.standing.is_heard(peer) or self.ordering.receive(peer, data)
 
     async def _on_gossip(self, peer: str, data: bytes) -> bool:
         return await self.gossiping.receive(peer, data)
@@ -407,12 +413,19 @@ class Parts:
         if is_up:
             [info] = [info for info in self.network.peers() if info.peer == peer]
             self.membership.connected(peer, info.incarnation)
+            if info.hello is not None:
+                self.standing.connected(peer, info.hello)
             return
         self.membership.disconnected(peer)
+        self.standing.disconnected(peer)
         self.anti_entropy.forget(peer)
         self.peer_status.forget(peer)
         self.ordering.raw_node.report_unreachable(peer)
         self.ordering.wake()
+
+    def _on_members(self) -> None:
+        self.membership.changed()
+        self.standing.changed()
 
     def _on_committed(self, entries: Sequence[Entry]) -> None:
         self.apply.committed(entries)

@@ -2,11 +2,12 @@
 
 A node that is cut off or behind can't know whether a block that was made in time holds a
 transaction whose time is over: told too early, a client would bring it again under another id.
-So the end is said only after a read of the ledger that a quorum confirmed.
+So the end is said only after a read of the ledger that a quorum confirmed, and by a clock that
+is right by the orderers' clocks.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 import trio
@@ -14,12 +15,12 @@ import trio
 from p2pcity.errors import Unavailable
 from p2pcity.mempool.mempool import Mempool
 from p2pcity.node.outbox_loop import OutboxLoop
-from p2pcity.node.reads import Reads
 from p2pcity.node.waiting import Settled, Waiters
 
 PERIOD_S: Final = 1.0
-GRACE_PERIODS: Final = 8
-"""A leader's clock may be 5 s behind, and its last block in time is under way for a while."""
+GRACE_PERIODS: Final = 12
+"""A clock may be 5 s ahead of the median here and 5 s behind it on the next leader, and a block
+that was made in time is under way for a while."""
 _READ_TIMEOUT_S: Final = 2.0
 
 
@@ -30,15 +31,19 @@ class Expiring:
         self,
         *,
         mempool: Mempool,
-        reads: Reads,
+        wait_current: Callable[[float], Awaitable[None]],
         waiters: Waiters,
         outbox: OutboxLoop,
         forget: Callable[[Sequence[bytes]], None],
         now_ms: Callable[[], int],
     ) -> None:
-        """Take the parts; `forget` hears which ids ended."""
+        """Take the parts; `forget` hears which ids ended.
+
+        `wait_current` waits until what is not here, and expired by our clock, is nowhere; raises
+        Unavailable.
+        """
         self._mempool = mempool
-        self._reads = reads
+        self._wait_current = wait_current
         self._waiters = waiters
         self._outbox = outbox
         self._forget = forget
@@ -49,6 +54,10 @@ class Expiring:
     def add(self, ids: Iterable[bytes]) -> None:
         """Take note of ids from the outbox whose time was over before this node started."""
         self._unsaid.update(dict.fromkeys(ids))
+
+    def is_unsaid(self, id_: bytes) -> bool:
+        """Whether the mempool dropped this id, and its end is not sure yet."""
+        return id_ in self._unsaid or any(id_ in ids for ids in self._dropped)
 
     async def run(self) -> None:
         """Look once a period, for as long as the node runs."""
@@ -69,7 +78,7 @@ class Expiring:
     async def _say(self) -> None:
         expired = list(self._unsaid)
         try:
-            await self._reads.wait_linearizable(_READ_TIMEOUT_S)
+            await self._wait_current(_READ_TIMEOUT_S)
         except Unavailable:
             return  # Nobody can say now; next time, perhaps.
         # What is on the ledger after all was settled when it was applied, and stays so.

@@ -174,6 +174,7 @@ async def start(parts: Parts, nursery: trio.Nursery) -> None:
         parts.anti_entropy.run,
         parts.feeding.run,
         parts.peer_status.run,
+        parts.standing.run,
         parts.reads.run,
         parts.expiring.run,
         parts.wait_damage,

@@ -54,6 +54,8 @@ class OrderingLoop:
         on_reads: Callable[[Sequence[ReadState], Sequence[bytes]], None],
         on_leader: Callable[[], None],
         on_members: Callable[[], None],
+        on_message: Callable[[str, Message], None],
+        is_barred: Callable[[], bool],
         rng: random.Random,
     ) -> None:
         self.raw_node = RawNode(
@@ -89,6 +91,8 @@ class OrderingLoop:
         self._is_hang_told = False
         self._now_ms = now_ms
         self._on_leader = on_leader
+        self._on_message = on_message
+        self._is_barred = is_barred
         self._transport_send = send
         self._work = trio.Event()
         self._seen_leader: tuple[int, str | None] = (0, None)
@@ -121,7 +125,8 @@ class OrderingLoop:
     @property
     def _is_deaf(self) -> bool:
         # What the core would say waits for the disk: without an end to it, it would pile up.
-        return self.hang_s > _DEAF_ELECTIONS * self._election_s
+        # And one that broke its promises must make no new ones.
+        return self.hang_s > _DEAF_ELECTIONS * self._election_s or self._is_barred()
 
     async def wait_leader(self, peer: str) -> None:
         """Return when `peer` leads, as far as this node knows."""
@@ -139,6 +144,7 @@ class OrderingLoop:
             _logger.warning("raft_message_malformed", peer=sender, reason=error.reason)
             return False
         if not self._is_deaf and is_heard(message, has_same_log=self._has_same_log(sender)):
+            self._on_message(sender, message)
             self.clock_rule.take(sender, message)
             self.raw_node.step(sender, message)
             self.wake()

@@ -27,11 +27,13 @@ class PeerStatus:
         own: Callable[[], StatusAnswer],
         now_ms: Callable[[], int],
         clocks: Clocks,
+        on_answer: Callable[[str, StatusAnswer], None],
     ) -> None:
         self._network = network
         self._own = own
         self._now_ms = now_ms
         self._clocks = clocks
+        self._on_answer = on_answer
         self._answers: dict[str, StatusAnswer] = {}
         self._clock_offsets_ms: dict[str, int] = {}
 
@@ -73,6 +75,7 @@ class PeerStatus:
         if self._network.is_connected(peer):
             self._answers[peer] = answer
             self._clocks.heard(peer, answer.time_ms, asked_steady_ms)
+            self._on_answer(peer, answer)
             self._clock_offsets_ms[peer] = answer.time_ms - (asked_ms + self._now_ms()) // 2
 
     def answer(self, data: bytes) -> bytes:

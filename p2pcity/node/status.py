@@ -21,6 +21,7 @@ from p2pcity.node.membership import Membership
 from p2pcity.node.ordering_loop import OrderingLoop
 from p2pcity.node.outbox_loop import OutboxLoop
 from p2pcity.node.peer_status import PeerStatus
+from p2pcity.node.standing import Standing
 from p2pcity.ordering.what_if import tolerated
 
 _PAGE_BYTES = resource.getpagesize()
@@ -47,6 +48,7 @@ class Status:
         apply: ApplyLoop,
         network: Network,
         peer_status: PeerStatus,
+        standing: Standing,
         now_ms: Callable[[], int],
     ) -> None:
         self._config = config
@@ -63,6 +65,7 @@ class Status:
         self._apply = apply
         self._network = network
         self._peer_status = peer_status
+        self._standing = standing
         self._now_ms = now_ms
         self._started_s = trio.current_time()
 
@@ -82,6 +85,8 @@ class Status:
                 f"the disk has not finished a write to the segment log for {hang_s:.1f} s: "
                 "this node neither votes nor acknowledges until it does"
             )
+        if self._standing.own_alarm:
+            reasons.append(self._standing.own_alarm)
         if self._apply.alarm:
             reasons.append(self._apply.alarm)
         if self.is_disk_low():
@@ -90,6 +95,10 @@ class Status:
                 "no transactions are taken until there is room"
             )
         return tuple(reasons)
+
+    def _more_alarms(self) -> list[str]:
+        """What an operator should see to, while this node serves clients all the same."""
+        return [*self._standing.alarms, *self._ordering.clock_rule.alarms(self._now_ms())]
 
     def is_disk_low(self) -> bool:
         """Whether the data directory's disk is so full that clients are turned away."""
@@ -158,7 +167,7 @@ class Status:
                 for (kind, reason), count in sorted(self._intake.verdicts.items())
             },
             "is_ready": not reasons,
-            "alarms": [*reasons, *self._ordering.clock_rule.alarms(self._now_ms())],
+            "alarms": list(dict.fromkeys([*reasons, *self._more_alarms()])),
         }
 
     def _disk(self) -> Mapping[str, object]:

@@ -46,8 +46,12 @@ class Submitting:
         status: Callable[[bytes], Awaitable[TransactionStatus]],
         find_events: Callable[[Sequence[bytes]], Awaitable[Mapping[bytes, bytes]]],
         wait_current: Callable[[float], Awaitable[None]],
+        is_unsaid: Callable[[bytes], bool],
     ) -> None:
-        """Take the parts; `wait_current` returns once this node is at the newest commit."""
+        """Take the parts; `wait_current` returns once this node is at the newest commit.
+
+        `is_unsaid` says whether the end of an id that expired here is not sure yet.
+        """
         self._intake = intake
         self._mempool = mempool
         self._outbox = outbox
@@ -56,6 +60,7 @@ class Submitting:
         self._status = status
         self._find_events = find_events
         self._wait_current = wait_current
+        self._is_unsaid = is_unsaid
         self._pending_names: dict[bytes, tuple[bytes, int]] = {}
         self._names_by_id: dict[bytes, tuple[bytes, ...]] = {}
 
@@ -108,6 +113,8 @@ class Submitting:
             # transaction of a sequence.
             return Answer(id_, "accept", "pending")
         status = await self._status(id_)
+        if status.status == "unknown" and self._is_unsaid(id_):
+            return Answer(id_, "accept", "pending")
         if status.status == "unknown":
             # Its time is over here; if this node is behind, it may be on the ledger all the same.
             try:

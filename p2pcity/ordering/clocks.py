@@ -104,22 +104,31 @@ class Clocks:
 
     def off_ms(self, configuration: Configuration, own: NodeId, wall_ms: int) -> int | None:
         """How far `wall_ms` is ahead of the median of the other voters' clocks; None: not heard."""
-        leads = [
-            lead.middle
-            for voter in configuration.voters
-            if voter != own and (lead := self._known(voter)) is not None
-        ]
-        if not leads:
-            return None
-        return self._own(wall_ms).low - sorted(leads)[(len(leads) - 1) // 2]
+        times = self._others(configuration, own)
+        return wall_ms - sorted(times)[(len(times) - 1) // 2] if times else None
 
     def corrected_ms(self, configuration: Configuration, own: NodeId, wall_ms: int) -> int:
-        """`wall_ms`, or the voters' time when this node's clock is certainly wrong (Unix ms)."""
-        if self.judge(configuration, own, wall_ms) is not Verdict.WRONG:
+        """`wall_ms`, or the voters' time when this node's clock is certainly wrong (Unix ms).
+
+        When nobody can tell it is the earliest of the clocks that were heard and our own.
+        """
+        verdict = self.judge(configuration, own, wall_ms)
+        if verdict is Verdict.RIGHT:
             return wall_ms
+        if verdict is Verdict.UNKNOWN:
+            return min([wall_ms, *self._others(configuration, own)])
         off = self.off_ms(configuration, own, wall_ms)
         assert off is not None, "who is wrong was judged by others"
         return wall_ms - off
+
+    def _others(self, configuration: Configuration, own: NodeId) -> list[int]:
+        """What the clocks of the other voters say now, as far as they were heard."""
+        now = self._steady_ms()
+        return [
+            now + lead.middle
+            for voter in configuration.voters
+            if voter != own and (lead := self._known(voter)) is not None
+        ]
 
     def _own(self, wall_ms: int) -> Lead:
         now = self._steady_ms()

@@ -71,6 +71,13 @@ class Members:
             observers=renamed(found.observers),
         )
 
+    @property
+    def voter_incarnations(self) -> dict[NodeId, bytes]:
+        """The incarnation of each voter, outgoing ones included, as the registry has it."""
+        sets = self.state.sets
+        voters = (*sets.voters, *sets.voters_outgoing)
+        return {keys.peer_id(key): self.state.nodes[key].incarnation for key in voters}
+
     def take(self, entry: Entry) -> bool:
         """Put the change of a committed entry into effect; whether there was one that fits."""
         change = block_wire.peek_change(entry.payload) if entry.payload else None

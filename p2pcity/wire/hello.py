@@ -4,6 +4,7 @@ Each side sends a signed Hello and answers the other's with ok or a reason; noth
 said before. Unknown fields of the payload are ignored, so that a later release can add some.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -23,6 +24,7 @@ from p2pcity.wire.fields import (
 )
 from p2pcity.wire.genesis import ADDRESSES_MAX, INCARNATION_BYTES, KEY_BYTES, check_address
 from p2pcity.wire.limits import HELLO_BYTES_MAX
+from p2pcity.wire.promise import Promise, listed, read_promises
 
 CONTENT_TYPE: Final = "application/p2pcity-hello+cbor"
 PARAMETERS_DOMAIN: Final = "p2pcity/parameters/1"
@@ -39,7 +41,8 @@ class Hello:
     """What a node says about itself; `height` is its newest applied block.
 
     `protocol_oldest` to `protocol` are the protocol versions it speaks; `parameters` is the
-    digest of the shared limits; `time_ms` its clock, Unix milliseconds.
+    digest of the shared limits; `time_ms` its clock, Unix milliseconds. `last_index` and `term`
+    are where its raft log stands (None: it does not say), `promises` what it knows of voters.
     """
 
     network: bytes
@@ -51,6 +54,9 @@ class Hello:
     height: int
     addresses: tuple[str, ...]
     time_ms: int
+    last_index: int | None = None
+    term: int | None = None
+    promises: tuple[Promise, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,12 @@ def make(key: PrivateKey, hello: Hello) -> bytes:
         "addresses": list(hello.addresses),
         "time": hello.time_ms,
     }
+    if hello.last_index is not None:
+        payload["last_index"] = hello.last_index
+    if hello.term is not None:
+        payload["term"] = hello.term
+    if hello.promises:
+        payload["promises"] = listed(hello.promises)
     return cose.sign(key, CONTENT_TYPE, cbor.encode(payload))
 
 
@@ -113,6 +125,9 @@ def decode(data: bytes) -> tuple[bytes, Hello]:
         height=read_uint(fields.get("height"), "height"),
         addresses=tuple(check_address(item) for item in addresses),
         time_ms=read_uint(fields.get("time"), "time", TIME_MS_MAX),
+        last_index=_optional(fields, "last_index"),
+        term=_optional(fields, "term"),
+        promises=read_promises(fields.get("promises"), "the promises"),
     )
     if hello.protocol_oldest > hello.protocol:
         raise DecodeError("protocol_oldest is above protocol")
@@ -153,6 +168,10 @@ def parameters_digest() -> bytes:
     }
     values.pop("rules_version", None)
     return digest(PARAMETERS_DOMAIN, cbor.encode(values))
+
+
+def _optional(fields: Mapping[object, object], name: str) -> int | None:
+    return read_uint(fields[name], name) if name in fields else None
 
 
 def _check_size(data: bytes) -> None:

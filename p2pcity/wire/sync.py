@@ -21,6 +21,7 @@ from p2pcity.wire.fields import (
     read_uint,
 )
 from p2pcity.wire.limits import BLOCK_BYTES_MAX, SYNC_IDS_MAX, TRANSACTION_BYTES_MAX
+from p2pcity.wire.promise import Promise, listed, read_promises
 from p2pcity.wire.raft import Entry
 
 SESSION_BYTES: Final = 16
@@ -79,7 +80,7 @@ class StatusQuery:
 
 @dataclass(frozen=True, slots=True)
 class StatusAnswer:
-    """A node's place on the ledger, with its clock in Unix milliseconds."""
+    """A node's place on the ledger, its clock in Unix ms, and a leader's word on the voters."""
 
     height: int
     head: bytes
@@ -90,6 +91,7 @@ class StatusAnswer:
     release: str
     time_ms: int
     mempool: int = 0
+    promises: tuple[Promise, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,7 @@ def decode_answer(data: bytes) -> Answer:
             release=_read_word(fields.get("release"), "release"),
             time_ms=read_uint(fields.get("time"), "time", TIME_MS_MAX),
             mempool=read_uint(fields.get("mempool", 0), "mempool", UINT64_MAX),
+            promises=read_promises(fields.get("promises"), "the promises"),
         )
     if kind == "block-answer":
         block = fields.get("block")
@@ -227,6 +230,7 @@ def _value(message: Request | Answer) -> dict[str, object]:
                 "release": message.release,
                 "time": message.time_ms,
                 "mempool": message.mempool,
+                **({"promises": listed(message.promises)} if message.promises else {}),
             }
 
 

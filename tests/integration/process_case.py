@@ -48,12 +48,14 @@ def running_network(
     is_told_to_stop: bool = False,
     exit_code: int | None = None,
     raft_preset: str = "local",
+    errors: Collection[str] = (),
 ) -> Iterator[LocalNetwork]:
     """Make a network of three under `tmp_path`, start it (or the nodes in `start`), end it.
 
     At the end no node may have written of a bug; when the test fails, the end of each node's
     log is printed. `is_told_to_stop` ends it with SIGTERM, which takes 2 s: a leader that has
-    nobody left to hand over to waits so long. Nodes may say that they stopped with `exit_code`.
+    nobody left to hand over to waits so long. Nodes may say that they stopped with `exit_code`,
+    and log the events in `errors` as errors.
     """
     network = LocalNetwork.create(
         tmp_path / "net", nodes=3, orderers=3, authors=(AUTHOR,), raft_preset=raft_preset
@@ -69,7 +71,7 @@ def running_network(
             running = [node for node in network.nodes if node.pid is not None]
             assert network.stop() == []
             assert {node.name: node.exit_code for node in running if node.exit_code} == {}
-        assert_no_bugs(network, exit_code)
+        assert_no_bugs(network, exit_code, errors)
     except BaseException:  # shown, then raised on
         for node in network.nodes:
             print(f"--- {node.name} (exit code {node.exit_code})")
@@ -82,8 +84,10 @@ def running_network(
                 shutil.rmtree(node.socket.parent, ignore_errors=True)
 
 
-def assert_no_bugs(network: LocalNetwork, exit_code: int | None = None) -> None:
-    """No traceback in any log, and nothing that a node calls an error but an end that is due."""
+def assert_no_bugs(
+    network: LocalNetwork, exit_code: int | None = None, errors: Collection[str] = ()
+) -> None:
+    """No traceback in any log, and no error but an end that is due and the events in `errors`."""
     for node in network.nodes:
         if not node.log_file.exists():
             continue
@@ -93,7 +97,9 @@ def assert_no_bugs(network: LocalNetwork, exit_code: int | None = None) -> None:
                 fields = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(fields, dict) and fields.get("exit_code", 0) != exit_code:
+            if not isinstance(fields, dict) or fields.get("event") in errors:
+                continue
+            if fields.get("exit_code", 0) != exit_code:
                 assert fields.get("level") not in ("error", "critical"), f"{node.name}: {line}"
 
 
@@ -366,12 +372,22 @@ class Load:
         return sum(told.at_s <= end_s for told in self.since(begin_s)) / (end_s - begin_s)
 
 
-def wait_equal(network: LocalNetwork, *, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
-    """Wait until all nodes show one ledger and an empty mempool; the ledger as `status` has it."""
+def wait_equal(
+    network: LocalNetwork,
+    names: Collection[str] | None = None,
+    *,
+    deadline_s: float = DEADLINE_S,
+) -> dict[str, Any]:
+    """Wait until all nodes (or those named) show one ledger and an empty mempool.
+
+    Returns the ledger as `status` has it.
+    """
     seen: list[Any] = []
 
     def is_equal() -> bool:
-        found = network.statuses().values()
+        found = [
+            status for name, status in network.statuses().items() if names is None or name in names
+        ]
         seen[:] = [None if status is None else status["ledger"] for status in found]
         return all(
             status is not None
@@ -404,14 +420,20 @@ def read_ledger(network: LocalNetwork, name: str, height: int) -> dict[str, tupl
     return places
 
 
-def verify(network: LocalNetwork, acknowledged: Collection[Acknowledgement]) -> dict[str, Any]:
-    """Everything acknowledged is on every node, once, where the client was told.
+def verify(
+    network: LocalNetwork,
+    acknowledged: Collection[Acknowledgement],
+    names: Collection[str] | None = None,
+) -> dict[str, Any]:
+    """Everything acknowledged is on every node (or on those named), once, where it was told.
 
     Returns the ledger that all nodes agree on.
     """
     assert acknowledged, "the run was vacuous"
-    ledger = wait_equal(network)
+    ledger = wait_equal(network, names)
     for node in network.nodes:
+        if names is not None and node.name not in names:
+            continue
         places = read_ledger(network, node.name, ledger["height"])
         assert len(places) == ledger["tree_size"]
         for told in acknowledged:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from p2pcity.crypto import merkle
 from p2pcity.crypto.digest import sha256
 from p2pcity.ordering.apply import AppliedBlock
+from p2pcity.ordering.promises import Promises
 from p2pcity.wire.block import Block
 from p2pcity.wire.limits import CLOCK_AHEAD_MS_MAX
 from p2pcity.wire.raft import AppendAnswer, Message, VoteAnswer, VoteRequest
@@ -44,6 +45,8 @@ class Checkers:
         self.session_reads = 0
         self.height_told = 0
         self.times_checked = 0
+        self.promises = Promises()
+        self.is_time_lost = False
         self.commit = 0
         self._network = network
         self._genuine: dict[bytes, Sample] = {}
@@ -100,14 +103,22 @@ class Checkers:
         `now_ms` is the true time. What an earlier block says may be ahead, never the clock's.
         """
         time_ms = block.header.time_ms
-        check(time_ms >= node.now_ms, f"B1 {node} proposes a time behind its own clock")
+        check(time_ms >= node.clock.now_ms, f"B1 {node} proposes a time behind its own clock")
         if not is_majority_right:
             return
         self.times_checked += 1
-        off_ms = node.now_ms - now_ms
+        off_ms = node.clock.now_ms - now_ms
         check(
             abs(off_ms) <= CLOCK_AHEAD_MS_MAX + _CLOCK_SLACK_MS,
             f"B1 {node} proposes height {block.header.height}, its clock is {off_ms} ms off",
+        )
+
+    def started(self, node: "Node", last_index: int, term: int) -> None:
+        """A8: whatever a crash took, nobody has less than it promised."""
+        check(
+            not self.promises.is_broken(node.name, node.incarnation, last_index, term),
+            f"{node} starts at {last_index} in term {term}, it promised "
+            f"{self.promises.of(node.name, node.incarnation)}",
         )
 
     def acknowledge(self, id_: bytes, height: int, hash_: bytes) -> None:
@@ -137,6 +148,7 @@ class Checkers:
 
     def sent(self, node: "Node", receiver: "Node", message: Message) -> None:
         """Nothing leaves a node before what it rests on is on its disk; nobody votes twice."""
+        self.promises.spoke(node.name, node.incarnation, message)
         durable = node.durable
         if isinstance(message, AppendAnswer):
             if not message.is_rejected:
@@ -183,6 +195,8 @@ class Checkers:
         """I4, and a commit index that a quorum's disks would keep; after each turn of a node."""
         raw_node = node.raw_node
         if raw_node.is_leader:
+            incarnations = {name: other.incarnation for name, other in nodes.items()}
+            self.promises.leads(raw_node.status(), incarnations)
             term = raw_node.term
             known = self._leaders.get(term)
             if known is None:
@@ -229,7 +243,12 @@ class Checkers:
         return len(self._leaders)
 
     def told_expired(self, ids: Iterable[bytes]) -> None:
-        """What a client was told to be over never stands on the ledger (E4)."""
+        """What a client was told to be over never stands on the ledger (E4).
+
+        Unless a majority's clocks were wrong: then nobody could tell the time.
+        """
+        if self.is_time_lost:
+            return
         for id_ in ids:
             height = self._height_of.get(id_)
             check(height is None, f"{id_.hex()[:8]} was told expired and stands at {height}")

@@ -24,11 +24,15 @@ class WallClock:
 
     def set(self, offset_ms: int) -> None:
         """Step it to so many ms from the true time."""
-        if abs(self.offset_ms) > RIGHT_MS_MAX:
+        if not self.is_right:
             self._wrong_until = self._world.now
         self.offset_ms = offset_ms
 
+    @property
+    def is_right(self) -> bool:
+        """Whether it shows the true time, nearly."""
+        return abs(self.offset_ms) <= RIGHT_MS_MAX
+
     def was_right(self, for_us: int) -> bool:
         """Whether it is right, and was for so many microseconds."""
-        is_right = abs(self.offset_ms) <= RIGHT_MS_MAX
-        return is_right and self._world.now - self._wrong_until > for_us
+        return self.is_right and self._world.now - self._wrong_until > for_us

@@ -67,7 +67,7 @@ def draw_settings(random: Random) -> Settings:
         segment_bytes_max=random.choice((4096, 20_000, 1 << 26)),
         sync_time=random.choice((300, 3000, 20_000)),
         apply_time=random.choice((200, 2000, 30_000)),
-        report_age_ms_max=random.choice((2000, 10_000, 600_000)),
+        report_age_ms_max=random.choice((10_000, 60_000, 600_000)),
     )
 
 
@@ -131,6 +131,12 @@ class Cluster:
     def is_clock_trusted(self, node: Node) -> bool:
         """Whether a clock is right, and nobody can remember a report of it that was not."""
         return node.clock.was_right((self.settings.report_age_ms_max + 10_000) * 1000)
+
+    def note_clocks(self) -> None:
+        """Some clock was set: while a majority is wrong, nobody can tell what expired."""
+        wrong = sum(not node.clock.is_right for node in self.nodes)
+        if wrong > self.minority:
+            self.checkers.is_time_lost = True
 
     def proposed(self, node: Node, block: Block) -> None:
         """A leader proposes a block."""

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from p2pcity.node.expiring import GRACE_PERIODS
+from p2pcity.ordering.clocks import Verdict
+from tests.sim.world import SECOND
 
 if TYPE_CHECKING:
     from tests.sim.node import Node
@@ -18,7 +20,7 @@ class Desk:
 
     def __init__(self, node: "Node") -> None:
         self._node = node
-        self._dropped: deque[list[bytes]] = deque()
+        self._dropped: deque[tuple[int, list[bytes]]] = deque()
         self._unsaid: dict[bytes, None] = {}
         self._is_saying = False
 
@@ -55,11 +57,13 @@ class Desk:
 
     def expire(self) -> None:
         """Drop what expired from the mempool; said later, as `node/expiring.py` does."""
-        node = self._node
-        self._dropped.append(node.door.mempool.expire(node.corrected_ms))
-        if len(self._dropped) > GRACE_PERIODS:
-            expired = self._dropped.popleft()
+        node, now = self._node, self._node.world.now
+        self._dropped.append((now, node.door.mempool.expire(node.corrected_ms)))
+        while self._dropped and now - self._dropped[0][0] > GRACE_PERIODS * SECOND:
+            _, expired = self._dropped.popleft()
             self.add_expired(id_ for id_ in expired if id_ in node.waiters or id_ in node.outbox)
+        if node.clock_rule.verdict(node.clock.now_ms) is Verdict.UNKNOWN:
+            return
         if self._unsaid and not self._is_saying:
             self._is_saying = True
             expired = list(self._unsaid)
@@ -88,10 +92,14 @@ class Desk:
         return height is not None
 
     def _answer_later(self, id_: bytes, answer: Answer) -> None:
-        """Its time is over here; on the ledger it may stand all the same."""
+        """Its time is over here; on the ledger it may stand, or come there, all the same."""
+        node = self._node
+        is_unsaid = id_ in self._unsaid or any(id_ in ids for _, ids in self._dropped)
+        if is_unsaid or node.clock_rule.verdict(node.clock.now_ms) is Verdict.UNKNOWN:
+            return  # As good as `pending`: the client asks again.
 
         def told(_height: int, _hash: bytes) -> None:
-            if not self._answer_known(id_, answer) and id_ not in self._node.door.mempool:
+            if not self._answer_known(id_, answer) and id_ not in node.door.mempool:
                 answer(id_, "expired", 0, b"")
 
-        self._node.reads.read(told)
+        node.reads.read(told)

@@ -14,6 +14,7 @@ _TEN_YEARS_MS: Final = 10 * 365 * 24 * _HOUR_MS
 def _set_for_a_while(storm: Storm, node: Node, offset_ms: int) -> None:
     storm.struck()
     node.clock.set(offset_ms)
+    storm.cluster.note_clocks()
     storm.later(storm.duration(5), lambda: node.clock.set(0))
 
 
@@ -48,11 +49,15 @@ def _strobe(storm: Storm) -> None:
     for _ in range(storm.random.randint(5, 15)):
         for value in (offset_ms, 0):
             delay += storm.random.randint(50, 500) * SECOND // 1000
-            storm.later(delay, _setting(node, value))
+            storm.later(delay, _setting(storm, node, value))
 
 
-def _setting(node: Node, offset_ms: int) -> Callable[[], None]:
-    return lambda: node.clock.set(offset_ms)
+def _setting(storm: Storm, node: Node, offset_ms: int) -> Callable[[], None]:
+    def set_clock() -> None:
+        node.clock.set(offset_ms)
+        storm.cluster.note_clocks()
+
+    return set_clock
 
 
 def _drift(storm: Storm) -> None:

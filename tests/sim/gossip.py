@@ -119,15 +119,21 @@ class Gossip:
         number = me.random.randrange(self._cluster.network.size)
         if number == me.number:
             return
-        asked_ms = me.clock_rule.clocks.steady_ms()
-        self._carry(number, lambda peer: peer.gossip.tell_clock(me.number, asked_ms))
         query = self._sync.query(self._cluster.city.names[number])
         self._carry(number, lambda peer: peer.gossip.answer(me.number, query))
+
+    def _ask_clocks(self) -> None:
+        """Ask everybody's status, as `node/peer_status.py` does."""
+        me = self._node
+        asked_ms = me.clock_rule.clocks.steady_ms()
+        for number in range(self._cluster.network.size):
+            if number != me.number:
+                self._carry(number, lambda peer: peer.gossip.tell_clock(me.number, asked_ms))
 
     def tell_clock(self, asker: int, asked_ms: int) -> None:
         """A peer asks for this node's status, of which only the clock matters here."""
         me = self._node
-        name, now_ms = me.name, me.now_ms
+        name, now_ms = me.name, me.clock.now_ms
         self._carry(asker, lambda other: other.clock_rule.clocks.heard(name, now_ms, asked_ms))
 
     def answer(self, asker: int, query: PendingQuery) -> None:

@@ -120,14 +120,9 @@ class Node:
         return self.storage.disk
 
     @property
-    def now_ms(self) -> int:
-        """This node's wall clock, Unix ms."""
-        return self.clock.now_ms
-
-    @property
     def corrected_ms(self) -> int:
         """The time that expiry is judged by here, Unix ms (`Parts._corrected_ms`)."""
-        return self.clock_rule.corrected_ms(self.now_ms)
+        return self.clock_rule.corrected_ms(self.clock.now_ms)
 
     @property
     def is_leader(self) -> bool:
@@ -198,6 +193,7 @@ class Node:
         if log.recovery is not None:
             self.world.struck["torn tail"] += 1
         check(self.views.applied_index <= log.last_index, f"{self} lost what it applied")
+        self.cluster.checkers.started(self, log.last_index, log.hard_state.term)
         self.log = log
         try:
             self._take_part(log)
@@ -350,10 +346,10 @@ class Node:
         """`OrderingLoop._turn`, up to the next wait for the disk."""
         try:
             while self.is_up and self.saving is None:
-                if self.clock_rule.turn(self.now_ms) is not None:
+                if self.clock_rule.turn(self.clock.now_ms) is not None:
                     self.world.struck["clock hand-over"] += 1
-                made = self.steward.act(self.now_ms)
-                proposed = [block for _, block in self.proposer.propose(self.now_ms)]
+                made = self.steward.act(self.clock.now_ms)
+                proposed = [block for _, block in self.proposer.propose(self.clock.now_ms)]
                 for block in proposed if made is None else [made, *proposed]:
                     self.cluster.proposed(self, block)
                 save = self.pump.begin()
@@ -392,7 +388,7 @@ class Node:
     def _send(self, receiver: str, message: Message) -> None:
         cluster = self.cluster
         number = cluster.number_of[receiver]
-        message = self.clock_rule.stamp(message, self.now_ms)
+        message = self.clock_rule.stamp(message, self.clock.now_ms)
         cluster.checkers.sent(self, cluster.nodes[number], message)
         self._messages += 1
         if self._messages % _CODEC_EVERY == 0:

@@ -63,6 +63,8 @@ class Case(Door):
         self.applied = 0
         self.tip = Parent(0, self.chain.genesis.network, NOW_MS - 1000)
         self.leaders = 0
+        self.heard: list[tuple[str, Any]] = []
+        self.is_barred = False
         self.scope = trio.CancelScope()
         self.is_running = False
         self.loop = OrderingLoop(
@@ -83,6 +85,8 @@ class Case(Door):
             on_reads=lambda states, dropped: None,
             on_leader=self._on_leader,
             on_members=lambda: None,
+            on_message=lambda peer, message: self.heard.append((peer, message)),
+            is_barred=lambda: self.is_barred,
             rng=random.Random(1),
         )
 

@@ -68,6 +68,7 @@ class Case(Door):
         self.waiters = Waiters()
         self.outbox = MemoryOutbox()
         self.ledger = Ledger()
+        self.unsaid: set[bytes] = set()
         self.height = 0
         random = count(1)
         self.submitting = Submitting(
@@ -85,6 +86,7 @@ class Case(Door):
             else None,
             status=self._status,
             wait_current=self.ledger.wait_current,
+            is_unsaid=lambda id_: id_ in self.unsaid,
             find_events=self.ledger.find,
         )
 
