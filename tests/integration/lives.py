@@ -9,13 +9,14 @@ import os
 import statistics
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import Signals
 from typing import Any, Final, Literal
 
 from p2pcity.api.client import ApiProblem, Client, Params, Unreachable
+from p2pcity.crypto.keys import PrivateKey, peer_id
 from p2pcity.ledger import records
 from p2pcity.ledger.segment_recovery import Recovered, recover
 from tests.integration.process_case import (
@@ -123,11 +124,13 @@ class Lives:
         self._course.restart_s.append(time.monotonic() - begin_s)
         return pid
 
-    def lead(self) -> None:
-        """Let the victim lead."""
-        peer = ask(self.network, VICTIM, "/v1/status")["node"]["peer"]
+    def lead(self, pid: int) -> None:
+        """Let the victim lead, if it lives so long."""
+        peer = peer_id(PrivateKey.from_pem(self.node.config.node.key.read_bytes()).public)
 
         def is_leader() -> bool:
+            if is_gone(pid):
+                return True
             leader = self.network.leader()
             if leader not in (None, VICTIM):
                 try:
@@ -143,7 +146,7 @@ class Lives:
         pid = self.start()
         self._check_ledger()
         if role == "leader":
-            self.lead()
+            self.lead(pid)
         begin = len(self.told)
         text = f"{fault.text}:when={number}"
         paths = [self.data / name for name in fault.paths]
@@ -164,6 +167,39 @@ class Lives:
         self._submit(SURVIVORS)
         self._course.acknowledged += len(self.told) - begin
         return is_struck
+
+    def live_until(self, role: Role, when: str, step: str, count: int) -> bool:
+        """One life, ended before or after a step of `failpoints`; False when it lived on."""
+        begin = len(self.told)
+        arguments = (when, step, str(count))
+        pid = self._warm.start(self.node, "tests.integration.failpoints", arguments)
+        if wait_serving(self.node, pid, DEADLINE_S) and role == "leader":
+            self.lead(pid)
+        for number in range(COMMITS):
+            if is_gone(pid):
+                break
+            if number % 8 == 7:
+                self._move_leader()
+            if number % 4 == 3:
+                self._accept()
+            self._submit((VICTIM, *SURVIVORS))
+        is_struck = is_gone(pid)
+        self._end(pid, KILLED)
+        self._course.struck += is_struck
+        self._submit(SURVIVORS)
+        self._course.acknowledged += len(self.told) - begin
+        pid = self.start()
+        self._check_ledger()
+        os.kill(pid, Signals.SIGKILL)
+        self._end(pid, KILLED)
+        return is_struck
+
+    def _move_leader(self) -> None:
+        """Let another one lead, if it can be: everybody votes."""
+        leader = self.network.leader()
+        if leader is not None:
+            with suppress(Unreachable, ApiProblem):
+                self._clients[leader].post("/v1/admin/transfer")
 
     def start_struck(self, fault: Fault, number: int) -> bool:
         """A life that is struck before the node is ready; False when it had no such call."""
