@@ -192,7 +192,7 @@ ORDERING: Final[Mapping[str, Planted]] = {
         "the same id twice in one block is applied twice", _duplicate_id_in_one_block, 3
     ),
     "duplicate-of-older-block": Planted(
-        "an id that an older block holds is applied again", _duplicate_id_of_an_older_block, 3
+        "an id that an older block holds is applied again", _duplicate_id_of_an_older_block, 15
     ),
     "expired-by-own-clock": Planted(
         "whether a transaction is expired is judged by each node's own clock",

@@ -9,6 +9,7 @@ back, I7 only valid transactions, byte for byte as submitted; and nothing that a
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from p2pcity.city.membership import State
 from p2pcity.crypto import merkle
 from p2pcity.crypto.digest import sha256
 from p2pcity.ordering.apply import AppliedBlock
@@ -35,6 +36,17 @@ def check(condition: bool, what: str) -> None:
         raise Violation(what)
 
 
+Identity = tuple[int, bytes]
+"""Who votes: a node's number and its incarnation."""
+
+
+def _check_state(one: State, other: State, where: str) -> None:
+    is_same = one is other or (
+        (one.epoch, one.sets) == (other.epoch, other.sets) and one.nodes == other.nodes
+    )
+    check(is_same, f"{where} is not the one of others")
+
+
 class Checkers:
     """Remembers what was seen, and fails at the first contradiction."""
 
@@ -52,8 +64,10 @@ class Checkers:
         self._genuine: dict[bytes, Sample] = {}
         self._height_of: dict[bytes, int] = {}
         self._names: set[tuple[bytes, str, str]] = set()
-        self._leaders: dict[int, int] = {}
-        self._votes: dict[tuple[int, int], str] = {}
+        self.changes = 0
+        self._leaders: dict[int, Identity] = {}
+        self._votes: dict[tuple[Identity, int], str] = {}
+        self._states: dict[int, State] = {}
         self._commit_term = 0
         self._commit_of: dict[int, int] = {}
 
@@ -76,6 +90,7 @@ class Checkers:
                     == (other.outcome, other.leaf_index, other.duplicate_events),
                     f"I3 outcomes differ at {height}, {node}",
                 )
+            _check_state(known.state, done.state, f"D4 the city at height {height}, {node}")
             return
         check(height == len(self.chain) + 1, f"{node} applied height {height} before its parent")
         parent = self.chain[-1].block.hash if self.chain else self._network
@@ -96,6 +111,10 @@ class Checkers:
             self._names.update(sample.names)
             check(again == item.duplicate_events, f"I2 event names at {height}: {again} again")
         self.chain.append(done)
+        if done.block.change is not None:
+            # A leader proposes no change that has no effect.
+            check(not done.change_refusal, f"D4 at {height}: {done.change_refusal}")
+            self.changes += 1
 
     def proposed(self, node: "Node", block: Block, *, is_majority_right: bool, now_ms: int) -> None:
         """B1: while a majority's clocks are right, no leader's wild clock gets into a block.
@@ -103,6 +122,8 @@ class Checkers:
         `now_ms` is the true time. What an earlier block says may be ahead, never the clock's.
         """
         time_ms = block.header.time_ms
+        if block.change is not None and time_ms != node.clock.now_ms:
+            return  # A change may have its parent's time, whatever the clock says.
         check(time_ms >= node.clock.now_ms, f"B1 {node} proposes a time behind its own clock")
         if not is_majority_right:
             return
@@ -188,23 +209,28 @@ class Checkers:
             )
 
     def _note_vote(self, node: "Node", term: int, candidate: str) -> None:
-        known = self._votes.setdefault((node.number, term), candidate)
+        known = self._votes.setdefault((node.identity, term), candidate)
         check(known == candidate, f"{node} votes twice in term {term}")
 
     def turned(self, node: "Node", nodes: Mapping[str, "Node"]) -> None:
         """I4, and a commit index that a quorum's disks would keep; after each turn of a node."""
         raw_node = node.raw_node
         if raw_node.is_leader:
-            incarnations = {name: other.incarnation for name, other in nodes.items()}
-            self.promises.leads(raw_node.status(), incarnations)
             term = raw_node.term
             known = self._leaders.get(term)
             if known is None:
-                self._leaders[term] = node.number
+                self._leaders[term] = node.identity
                 self._check_complete(node)
             else:
-                check(known == node.number, f"I4 {known} and {node.number} lead term {term}")
+                check(known == node.identity, f"I4 {known} and {node.identity} lead term {term}")
+        self._check_configuration(node)
         raft_log = raw_node._raft.raft_log
+        if raw_node.is_leader and raft_log.commit != node.commit_seen:
+            node.commit_seen = raft_log.commit
+            incarnations = {
+                name: other.incarnation for name, other in nodes.items() if node.is_known_log(other)
+            }
+            self.promises.leads(raw_node.status(), incarnations)
         if raft_log.commit > self.commit:
             self.commit = raft_log.commit
             committed_term = raft_log.term(self.commit)
@@ -217,14 +243,34 @@ class Checkers:
                     committed_term == raw_node.term,
                     f"{node} commits {self.commit} of term {committed_term} by counting",
                 )
-            keepers = {
-                voter: other.durable.term(self.commit) == self._commit_term
-                for voter, other in nodes.items()
-            }
-            check(
-                node.is_quorum(keepers),
-                f"{node} commits {self.commit}, which {sum(keepers.values())} disks would keep",
-            )
+            if raw_node.is_leader:
+                self._check_kept(node, nodes)
+
+    def _check_kept(self, node: "Node", nodes: Mapping[str, "Node"]) -> None:
+        """What a leader commits is on a quorum's disks; those of lost logs are nobody's."""
+        keepers = {
+            voter: other.durable.term(self.commit) == self._commit_term
+            for voter, other in nodes.items()
+            if node.is_known_log(other)
+        }
+        # The entry may be the last of the configuration before: then those voters count.
+        check(
+            node.is_quorum(keepers),
+            f"{node} commits {self.commit}, which {sum(keepers.values())} disks would keep",
+        )
+
+    def _check_configuration(self, node: "Node") -> None:
+        """D4: the same entry brings the same city everywhere, whole, and the core obeys it."""
+        index = node.raw_node._raft.settled_index
+        if index == node.settled_seen:
+            return
+        node.settled_seen = index
+        state = node.members.state
+        _check_state(self._states.setdefault(index, state), state, f"D4 {node} at {index}")
+        check(
+            node.raw_node.configuration == node.members.configuration,
+            f"D4 {node} orders by another configuration than its city's at {index}",
+        )
 
     def _check_complete(self, node: "Node") -> None:
         """A new leader has everything that was committed in the terms before its own.
@@ -268,6 +314,8 @@ class Checkers:
                     leaves.append(merkle.leaf_hash(item.carried.transaction.data))
                     check(item.carried.transaction.id not in height_of, f"I2 twice, at {height}")
                     height_of[item.carried.transaction.id] = height
+            if done.block.change is not None:
+                leaves.append(merkle.leaf_hash(done.block.change))
         if self.chain:
             check(self.chain[-1].tip.frontier.root == merkle.root(leaves), "I3 the root is wrong")
         for id_, (height, _) in self.acknowledged.items():

@@ -31,6 +31,8 @@ _AUTHORS: Final = tuple(PrivateKey.from_seed(bytes([65 + n]) * 32) for n in rang
 _CLERK: Final = PrivateKey.from_seed(b"c" * 32)
 _STRANGER: Final = PrivateKey.from_seed(b"s" * 32)
 _MEMO_MAX: Final = 4096
+SPARES_MAX: Final = 3
+"""How many nodes may join a city later."""
 
 ResultT = TypeVar("ResultT")
 
@@ -50,12 +52,14 @@ class Sample:
 
 
 class City:
-    """A genesis of so many orderers, and the transactions of its authors."""
+    """A genesis of so many orderers, keys of nodes that may join, and signed transactions."""
 
     def __init__(self, orderers: int) -> None:
-        self.keys = [PrivateKey.from_seed(b"node %02d" % n + b"." * 25) for n in range(orderers)]
+        numbers = range(orderers + SPARES_MAX)
+        self.orderers = orderers
+        self.keys = [PrivateKey.from_seed(b"node %02d" % n + b"." * 25) for n in numbers]
         self.names = tuple(peer_id(key.public) for key in self.keys)
-        self.incarnations = [bytes([n + 1]) * 16 for n in range(orderers)]
+        self.incarnations = [bytes([n + 1]) * 16 for n in numbers]
         self.genesis = genesis_wire.make(
             f"simulated {orderers}", START_MS - 1000, b"g" * 16, [self._member()]
         )
@@ -68,7 +72,7 @@ class City:
             tuple(
                 GenesisNode(key.public, incarnation, "orderer", (), "works", f"node {number}")
                 for number, (key, incarnation) in enumerate(
-                    zip(self.keys, self.incarnations, strict=True)
+                    zip(self.keys[: self.orderers], self.incarnations, strict=False)
                 )
             ),
             (

@@ -24,6 +24,7 @@ from tests.sim import city as city_module
 from tests.sim.checkers import Checkers, Violation, check
 from tests.sim.network import SimulatedNetwork
 from tests.sim.node import Node, Settings
+from tests.sim.operator import Operator
 from tests.sim.world import SECOND, START_MS, World
 
 _ALL = 1 << 40
@@ -68,6 +69,7 @@ def draw_settings(random: Random) -> Settings:
         sync_time=random.choice((300, 3000, 20_000)),
         apply_time=random.choice((200, 2000, 30_000)),
         report_age_ms_max=random.choice((10_000, 60_000, 600_000)),
+        promotion_ticks=random.choice((2, 10, 30)),
     )
 
 
@@ -83,10 +85,12 @@ class Cluster:
         self.settings = draw_settings(self.random)
         self.checkers = Checkers(self.city.genesis.network)
         latency = self.random.choice((100, 1000, 10_000))
-        self.network = SimulatedNetwork(world, size, latency)
+        self.network = SimulatedNetwork(world, size, len(self.city.names), latency)
         self.number_of = {name: number for number, name in enumerate(self.city.names)}
         self.nodes = [Node(self, number, self.settings) for number in range(size)]
         self.by_name = {node.name: node for node in self.nodes}
+        self.operator = Operator(self)
+        self.has_changes = False
 
     @property
     def election_time(self) -> int:
@@ -108,15 +112,29 @@ class Cluster:
         for node in self.nodes:
             check(node.start(), f"{node} does not start: {node.refusals}")
 
-    def deliver(self, sender: int, receiver: int, message: Message) -> None:
-        """A Raft message arrives; lost when nobody listens."""
+    def install(self) -> Node | None:
+        """One more node with a log of its own, which no city knows yet; None when all are there."""
+        number = len(self.nodes)
+        if number == len(self.city.names):
+            return None
+        node = Node(self, number, self.settings)
+        self.nodes.append(node)
+        self.by_name[node.name] = node
+        self.network.size = len(self.nodes)
+        return node
+
+    def deliver(self, sender: int, incarnation: bytes, receiver: int, message: Message) -> None:
+        """A Raft message arrives, over a connection of the sender's life; lost when nobody listens.
+
+        `incarnation` is the one that the sender said hello with.
+        """
         node = self.nodes[receiver]
         if not node.is_up:
             return
         kind = _KINDS.index(type(message))
         text = str(message)[:150] if self.world.is_traced else ""
         self.world.note("message", sender, receiver, kind, message.term, text=text)
-        node.arrive(node.receive, self.city.names[sender], message)
+        node.arrive(node.receive, self.city.names[sender], incarnation, message)
 
     def hand_over(self, receiver: int, deliver: Callable[[Node], None]) -> None:
         """Something of the gossip plane arrives."""
@@ -135,15 +153,18 @@ class Cluster:
     def note_clocks(self) -> None:
         """Some clock was set: while a majority is wrong, nobody can tell what expired."""
         wrong = sum(not node.clock.is_right for node in self.nodes)
-        if wrong > self.minority:
+        # Who votes may change: then any wrong clock may come to be the majority.
+        if wrong > (0 if self.has_changes else self.minority):
             self.checkers.is_time_lost = True
 
     def proposed(self, node: Node, block: Block) -> None:
         """A leader proposes a block."""
-        trusted = sum(self.is_clock_trusted(other) for other in self.nodes)
-        self.checkers.proposed(
-            node, block, is_majority_right=trusted > len(self.nodes) // 2, now_ms=self.now_ms
-        )
+        configuration = node.raw_node.configuration
+        is_right = True
+        for voters in (configuration.voters, configuration.voters_outgoing):
+            trusted = sum(self.is_clock_trusted(self.by_name[name]) for name in voters)
+            is_right = is_right and (not voters or trusted > len(voters) // 2)
+        self.checkers.proposed(node, block, is_majority_right=is_right, now_ms=self.now_ms)
 
     def applied(self, node: Node, done: AppliedBlock) -> None:
         """A node applied a block."""
@@ -152,38 +173,45 @@ class Cluster:
         self.checkers.applied(node, done)
 
     def leader(self) -> Node | None:
-        """Some node that takes itself for the leader."""
-        return next((node for node in self.nodes if node.is_leader), None)
+        """The node that takes itself for the leader, of the newest term."""
+        leaders = [node for node in self.nodes if node.is_leader]
+        return max(leaders, key=lambda node: node.raw_node.term, default=None)
+
+    def members(self, leader: Node) -> list[Node]:
+        """Everybody whom the leader's configuration names."""
+        return [self.by_name[name] for name in leader.raw_node.configuration.members]
 
     def is_agreed(self) -> bool:
-        """Whether all nodes run, follow one leader and have applied the same."""
-        if not all(node.is_up for node in self.nodes):
-            return False
+        """Whether all members run, follow one leader, and have applied the same."""
         leader = self.leader()
-        if leader is None:
+        if leader is None or leader.raw_node.configuration.is_joint:
             return False
         last = leader.raw_node.last_index
         return all(
-            node.views.applied_index == last
+            node.is_up
+            and node.members.is_own_log
+            and node.views.applied_index == last
             and node.raw_node.last_index == last
             and node.raw_node.leader == leader.name
             and not node.gossip.waiting
-            for node in self.nodes
+            for node in self.members(leader)
         )
 
     def compare_exports(self) -> None:
-        """I13: every node's log, read from its disk, is the same, byte for byte."""
-        first = self.nodes[0]
+        """I13: every member's log, read from its disk, is the same, byte for byte."""
+        first = self.leader()
+        assert first is not None, "there is peace"
         last = first.log.last_index
         told = _read(first, last)
-        for node in self.nodes[1:]:
+        members = self.members(first)
+        for node in members:
             check(node.log.last_index == last, f"I13 {node} ends elsewhere")
             for one, other in zip(told, _read(node, last), strict=True):
                 if one != other:
                     raise Violation(f"I13 entry {one.index} differs on {node}")
-        heights = [len(node.views.blocks) for node in self.nodes]
+        heights = [len(node.views.blocks) for node in members]
         check(set(heights) == {len(self.checkers.chain)}, f"I13 heights {heights}")
-        for node in self.nodes:
+        for node in members:
             check(
                 [done.block.hash for done in node.views.blocks]
                 == [done.block.hash for done in self.checkers.chain],

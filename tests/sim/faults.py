@@ -7,7 +7,7 @@ a while; what it really did to somebody is counted where it happens, under the k
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tests.sim import faults_clock, faults_disk, faults_network, faults_people
+from tests.sim import faults_clock, faults_disk, faults_members, faults_network, faults_people
 from tests.sim.clients import Clients
 from tests.sim.cluster import Cluster
 from tests.sim.storm import Storm
@@ -18,6 +18,7 @@ KINDS: Final[dict[str, Fault]] = {
     **faults_network.KINDS,
     **faults_disk.KINDS,
     **faults_people.KINDS,
+    **faults_members.KINDS,
     **faults_clock.KINDS,
 }
 """Every kind of fault by its name; the order is part of what a seed means."""
@@ -39,6 +40,11 @@ class Nemesis:
         self._gap = self._random.choice((1, 2, 4)) * SECOND
         if kinds is not None:
             self.kinds, self._gap = list(kinds), SECOND
+        changing = {"wiped", *faults_members.KINDS}
+        cluster.has_changes = not changing.isdisjoint(self.kinds)
+        # Few voters may be without a quorum of right clocks, where clocks are far off.
+        is_tame = {"clock years off", "clock strobe"}.isdisjoint(self.kinds)
+        cluster.operator.voters_min = 1 if is_tame and self._random.random() < 0.5 else 3
         self._is_on = True
 
     def begin(self) -> None:

@@ -115,7 +115,7 @@ def _fill(storm: Storm) -> None:
 def _corrupt(storm: Storm) -> None:
     """Flip a bit below a sync mark: the node must notice, and neither vote nor serve."""
     node = storm.victim()
-    if node.is_corrupt or node.is_wiped or not storm.is_bad_disk_allowed():
+    if node.is_corrupt or not storm.is_bad_disk_allowed():
         return
     names = sorted(node.disk.names)
     name = storm.random.choice(names)
@@ -146,26 +146,20 @@ def _corrupt(storm: Storm) -> None:
 
 
 def _wipe(storm: Storm) -> None:
-    """The disk is new, and so is the incarnation: this is nobody that the city knows."""
+    """A disk is lost for ever; its node is replaced like any other, or by and by."""
     node = storm.victim()
     disk = node.disk
-    if node.is_corrupt or node.is_wiped or not storm.is_bad_disk_allowed():
-        return
-    if disk.is_full or disk.is_sync_failing:
+    if node.is_corrupt or disk.is_full or disk.is_sync_failing:
         return  # No log could be made there.
-    node.crash()
-    kept = disk.names, disk.durable_names
-    disk.erase()
-    node.storage.init(storm.random.randbytes(16))
-    node.is_wiped = True
+    if not storm.operator.may_wipe(node):
+        return
+    storm.struck()
+    node.wipe()
     storm.start(node)
-
-    def put_back() -> None:
-        disk.names, disk.durable_names = kept
-        node.is_wiped = False
-        storm.start(node)
-
-    storm.later(storm.duration(4), put_back)
+    delay = 0
+    for _ in range(8):
+        delay += storm.duration(1.5)
+        storm.later(delay, storm.operator.settle)
 
 
 def _lose_views(storm: Storm) -> None:

@@ -37,14 +37,15 @@ class Link:
 
 
 class SimulatedNetwork:
-    """All links between `size` nodes, on two planes."""
+    """All links between `size` nodes, which may grow to `size_max`, on two planes."""
 
-    def __init__(self, world: World, size: int, latency: int) -> None:
+    def __init__(self, world: World, size: int, size_max: int, latency: int) -> None:
         self._world = world
         self._random = world.random("network")
         self._latency = latency
         self.size = size
-        self.links = [[[Link() for _ in range(size)] for _ in range(size)] for _ in (RAFT, GOSSIP)]
+        ends = range(size_max)
+        self.links = [[[Link() for _ in ends] for _ in ends] for _ in (RAFT, GOSSIP)]
         self.sent = 0
 
     def pairs(self) -> list[tuple[int, int]]:

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from p2pcity.errors import (
-    ConfigError,
     CorruptionError,
-    DecodeError,
     LedgerError,
     NotLeader,
     SyncFailedError,
@@ -21,10 +19,9 @@ from p2pcity.errors import (
 )
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.mempool.mempool import MempoolConfig
-from p2pcity.node.apply_loop import ended_ids, settled
 from p2pcity.ordering.clock_rule import ClockRule
 from p2pcity.ordering.clocks import Clocks
-from p2pcity.ordering.members import Members
+from p2pcity.ordering.members import Members, is_heard
 from p2pcity.ordering.proposer import Parent, Proposer
 from p2pcity.ordering.pump import Pump, Save
 from p2pcity.ordering.steward import Steward
@@ -32,10 +29,10 @@ from p2pcity.raft.config import RaftConfig
 from p2pcity.raft.quorum import VoteResult
 from p2pcity.raft.raw_node import RawNode
 from p2pcity.raft.reads import ReadState
-from p2pcity.wire import block as block_wire
 from p2pcity.wire import raft as raft_wire
 from p2pcity.wire.limits import RULES_VERSION
-from p2pcity.wire.raft import Append, Entry, Heartbeat, Message
+from p2pcity.wire.raft import Append, Heartbeat, Message
+from tests.sim.applying import Applying
 from tests.sim.checkers import check
 from tests.sim.clock import WallClock
 from tests.sim.desk import Answer, Desk
@@ -52,8 +49,6 @@ if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
 
 _HELD_MAX = 5000
-_PROMOTION_TICKS = 40
-_APPLY_BYTES_MAX = 256 * 1024
 _CODEC_EVERY = 32
 
 
@@ -68,6 +63,7 @@ class Settings:
     segment_bytes_max: int
     sync_time: int
     apply_time: int
+    promotion_ticks: int
     report_age_ms_max: int
 
 
@@ -94,7 +90,7 @@ class Node:
         self.is_up = False
         self.is_paused = False
         self.is_corrupt = False
-        self.is_wiped = False
+        self.was_wiped = False
         self.life = 0
         self.clock = WallClock(self.world)
         self.clock_rate = 1000
@@ -129,11 +125,29 @@ class Node:
         """Whether this node runs and takes itself for the leader."""
         return self.is_up and self.raw_node.is_leader
 
+    @property
+    def key(self) -> bytes:
+        """This node's public key."""
+        return self.cluster.city.keys[self.number].public
+
+    @property
+    def identity(self) -> tuple[int, bytes]:
+        """Who this is: a node whose log is gone is somebody else."""
+        return self.number, self.incarnation
+
+    def is_known_log(self, other: "Node") -> bool:
+        """Whether the registry that is in force here, or was until now, counts on this log."""
+        registries = (self.members.state.nodes, self._before[1].nodes)
+        known = [nodes[other.key].incarnation for nodes in registries if other.key in nodes]
+        return other.incarnation in known
+
     def is_quorum(self, keepers: Mapping[str, bool]) -> bool:
-        """Whether those marked True are a quorum of the configuration in force here."""
-        configuration = self.raw_node._raft.configuration
-        votes = {name: keepers.get(name, False) for name in configuration.members}
-        return configuration.vote(votes) is VoteResult.WON
+        """Whether those marked True are a quorum here, or were until this turn."""
+        for configuration in (self.raw_node.configuration, self._before[0]):
+            votes = {name: keepers.get(name, False) for name in configuration.members}
+            if configuration.vote(votes) is VoteResult.WON:
+                return True
+        return False
 
     # -- time --------------------------------------------------------------------------------
 
@@ -183,12 +197,6 @@ class Node:
             log = self.storage.open(self.incarnation, city.genesis.network)
         except LedgerError as error:
             return self._refuse(error)
-        except ConfigError as error:
-            check(self.is_wiped, f"{self} refuses to start: {error}")
-            self.world.struck["wiped"] += 1
-            self.refusals.append(str(error))
-            return False
-        check(not self.is_wiped, f"{self} starts with a log that is not its own")
         check(not self.is_corrupt, f"{self} starts from a corrupt disk")
         if log.recovery is not None:
             self.world.struck["torn tail"] += 1
@@ -199,28 +207,28 @@ class Node:
             self._take_part(log)
         except LedgerError as error:
             self.is_up = True
-            self._fail(error)
+            self.fail(error)
         return self.is_up
 
     def _take_part(self, log: SegmentLog) -> None:
         city, settings = self.cluster.city, self.settings
         self.door = Door(city, self.views, settings.mempool)
         self.waiters: dict[bytes, list[Answer]] = {}
-        self.target = self.views.applied_index
-        self._is_applying = False
+        self.applying = Applying(self)
         self._seen_leader: tuple[int, str | None] = (0, None)
         self._messages = 0
         self.is_up = True
-        self._catch_up(log.hard_state.commit)
-        members = Members(self.views.state, city.keys[self.number].public, self.incarnation)
+        self.applying.catch_up(log.hard_state.commit)
+        self.settled_seen = self.commit_seen = -1
+        self.members = Members(self.views.state, city.keys[self.number].public, self.incarnation)
         self.raw_node = RawNode(
             RaftConfig(id=self.name, **settings.raft),
             log,
-            members.configuration,
+            self.members.configuration,
             self.world.random(f"raft {self.number} {self.life}"),
             applied=self.views.applied_index,
         )
-        self.target = self.views.applied_index
+        self._before = self.raw_node.configuration, self.members.state
         clocks = Clocks(
             lambda: self.world.now // 1000, report_age_ms_max=self.settings.report_age_ms_max
         )
@@ -228,20 +236,21 @@ class Node:
         self.proposer = Proposer(
             self.raw_node,
             self.door.mempool,
-            members,
+            self.members,
             rules=RULES_VERSION,
             tip=self._tip,
             applied_index=lambda: self.views.applied_index,
             is_clock_right=self.clock_rule.may_propose,
         )
-        steward = Steward(self.raw_node, members, self.proposer, promotion_ticks=_PROMOTION_TICKS)
-        self.steward = steward
         self.pump = Pump(
             self.raw_node,
-            members,
+            self.members,
             send=self._send,
-            apply=self._committed,
+            apply=self.applying.committed,
             answer_reads=self._answer_reads,
+        )
+        self.steward = Steward(
+            self.raw_node, self.members, self.proposer, promotion_ticks=settings.promotion_ticks
         )
         self.saving = None
         self.reads = Reads(self)
@@ -270,7 +279,7 @@ class Node:
         self.world.struck["disk full"] += disk.writes_refused
         disk.syncs_failed = disk.writes_refused = 0
 
-    def _fail(self, error: LedgerError) -> None:
+    def fail(self, error: LedgerError) -> None:
         """The disk failed while the node ran: it stops at once, as a process exits."""
         if isinstance(error, CorruptionError):
             check(self.is_corrupt, f"{self} finds corruption that nobody made: {error}")
@@ -310,6 +319,17 @@ class Node:
         self.views_checkpoint = min(self.views_checkpoint, self.views.applied_index)
         self.views.roll_back(self.random.randint(self.views_checkpoint, self.views.applied_index))
 
+    def wipe(self) -> None:
+        """A new disk with a new log: to the city this is somebody else."""
+        self.crash()
+        self.disk.erase()
+        self.incarnation = self.random.randbytes(16)
+        self.storage.init(self.incarnation)
+        self.views = Views(self.cluster.city.genesis)
+        self.views_checkpoint = 0
+        self.outbox.clear()
+        self.was_wiped = True
+
     def stop(self) -> None:
         """As SIGTERM does: the log is closed in order."""
         if not self.is_up or self.saving is not None:
@@ -332,8 +352,13 @@ class Node:
         self.reads.tick()
         self._turn()
 
-    def receive(self, sender: str, message: Message) -> None:
-        """Take a Raft message off the wire."""
+    def receive(self, sender: str, incarnation: bytes, message: Message) -> None:
+        """Take a Raft message off the wire; `incarnation` is the sender's."""
+        known = self.members.state.nodes.get(self.cluster.by_name[sender].key)
+        has_same_log = known is not None and known.incarnation == incarnation
+        if not is_heard(message, has_same_log=has_same_log):
+            self.world.struck["wiped"] += 1
+            return
         self.clock_rule.take(sender, message)
         self.raw_node.step(sender, message)
         self._turn()
@@ -362,9 +387,10 @@ class Node:
                 self.saving = save
                 self.after(self._sync_time(save), self._saved, save)
         except LedgerError as error:
-            self._fail(error)
+            self.fail(error)
         if self.is_up:
             self.cluster.turned(self)
+            self._before = self.raw_node.configuration, self.members.state
 
     def _sync_time(self, save: Save) -> int:
         if not save.must_sync:
@@ -381,21 +407,28 @@ class Node:
             self.storage.save(self.log, save.hard_state, save.entries, save.must_sync)
             self.pump.finish(save)
         except LedgerError as error:
-            self._fail(error)
+            self.fail(error)
             return
         self._turn()
 
     def _send(self, receiver: str, message: Message) -> None:
         cluster = self.cluster
-        number = cluster.number_of[receiver]
+        number = cluster.number_of.get(receiver)
+        if number is None:
+            return  # A log of this node's name that is gone.
         message = self.clock_rule.stamp(message, self.clock.now_ms)
         cluster.checkers.sent(self, cluster.nodes[number], message)
         self._messages += 1
         if self._messages % _CODEC_EVERY == 0:
             check(raft_wire.decode(raft_wire.encode(message)) == message, "the codec is not exact")
         lane = 1 if isinstance(message, Append) else 0
+        own = self.incarnation
         is_sent = cluster.network.send(
-            RAFT, lane, self.number, number, lambda: cluster.deliver(self.number, number, message)
+            RAFT,
+            lane,
+            self.number,
+            number,
+            lambda: cluster.deliver(self.number, own, number, message),
         )
         if self.is_pausing and type(message) is Heartbeat:
             # Stopped with a round under way: its answers wait with whatever comes later.
@@ -415,72 +448,9 @@ class Node:
                 self.gossip.leader_changed()
             self._seen_leader = seen
 
-    # -- apply -------------------------------------------------------------------------------
-
     def _tip(self) -> Parent:
         tip = self.views.tip
         return Parent(tip.height, tip.hash, tip.time_ms)
-
-    def _committed(self, entries: Sequence[Entry]) -> None:
-        self.target = max(self.target, entries[-1].index)
-        if not self._is_applying:
-            self._is_applying = True
-            time = self.settings.apply_time
-            self.after(time + self.random.randrange(time), self._apply)
-
-    def _apply(self) -> None:
-        """`ApplyLoop.catch_up`: one batch, then what waits for it is told."""
-        self._is_applying = False
-        try:
-            done = self._apply_batch(self.target)
-        except LedgerError as error:
-            self._fail(error)
-            return
-        for id_, answer, state, height, hash_ in done:
-            answer(id_, state, height, hash_)
-        index = self.views.applied_index
-        self.raw_node.applied(index)
-        self.proposer.applied(index)
-        self.reads.applied()
-        if index < self.target:
-            self._is_applying = True
-            self.after(self.settings.apply_time, self._apply)
-        self._turn()
-
-    def _catch_up(self, target: int) -> None:
-        while self.views.applied_index < target:
-            self._apply_batch(target)
-
-    def _apply_batch(self, target: int) -> list[tuple[bytes, Answer, str, int, bytes]]:
-        """Apply some entries from the log; who is to be told what."""
-        first = self.views.applied_index + 1
-        entries = self.log.entries(first, target + 1, _APPLY_BYTES_MAX)
-        told: list[tuple[bytes, Answer, str, int, bytes]] = []
-        for entry in entries:
-            check(entry.index == self.views.applied_index + 1, f"{self} applies with a gap")
-            if entry.payload:
-                told += self._apply_block(entry)
-            self.views.applied_index = entry.index
-        if self.random.random() < 0.1:
-            self.views_checkpoint = self.views.applied_index
-        return told
-
-    def _apply_block(self, entry: Entry) -> list[tuple[bytes, Answer, str, int, bytes]]:
-        try:
-            block = block_wire.decode(entry.payload)
-        except DecodeError as error:
-            check(False, f"the committed entry {entry.index} is no block: {error}")
-            raise
-        done = self.views.apply(entry.index, block, self.cluster.city.lookup)
-        self.cluster.applied(self, done)
-        self.door.mempool.remove(ended_ids(done))
-        told: list[tuple[bytes, Answer, str, int, bytes]] = []
-        for id_, end in settled(done):
-            self.outbox.pop(id_, None)
-            state = "committed" if end.state == "duplicate" else end.state
-            for answer in self.waiters.pop(id_, ()):
-                told.append((id_, answer, state, end.height or 0, block.hash))
-        return told
 
     # -- reads -------------------------------------------------------------------------------
 

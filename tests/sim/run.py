@@ -38,6 +38,7 @@ class Outcome:
     messages: int = 0
     blocks: int = 0
     terms: int = 0
+    changes: int = 0
     expired: int = 0
     nodes: int = 0
     trace_hash: str = ""
@@ -80,6 +81,7 @@ def run_seed(seed: int, *, is_traced: bool = False, kinds: Sequence[str] | None 
     outcome.messages = cluster.network.sent
     outcome.blocks = len(checkers.chain)
     outcome.terms = checkers.leaders
+    outcome.changes = checkers.changes
     outcome.expired = len(clients.expired)
     outcome.nodes = len(cluster.nodes)
     outcome.trace_hash = world.trace_hash()
@@ -117,12 +119,14 @@ def finish(world: World, cluster: Cluster, clients: Clients) -> None:
 def _make_peace(world: World, cluster: Cluster, clients: Clients) -> None:
     """Progress within the stated time once all faults are over."""
     clients.is_open = False
+    cluster.operator.voters_min = 1
     reads = cluster.checkers.reads
     deadline = world.now + PEACE_S * SECOND + 40 * cluster.election_time
     probe = cluster.city.good(clients.next_number())
     clients.submit([probe])
     while world.now < deadline:
         world.run_until(world.now + SECOND // 2)
+        cluster.operator.settle()
         clients.read()
         if (
             probe.id in clients.ended

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, cast
 
-from p2pcity.errors import ConfigError
 from p2pcity.ledger.records import MARK_RECORD_BYTES
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.wire.raft import Entry, HardState
@@ -18,6 +17,11 @@ class Durable:
         self._written_hard_state = HardState()
         self._terms: list[int] = []
         self.last_index = 0
+
+    @property
+    def written_index(self) -> int:
+        """The newest entry that was written; a crash of the process alone keeps it."""
+        return len(self._terms)
 
     def term(self, index: int) -> int:
         """The term of a durable entry, -1 where there is none."""
@@ -51,26 +55,25 @@ class Storage:
         self, disk: MemoryDisk, incarnation: bytes, *, cache_bytes_max: int, segment_bytes_max: int
     ) -> None:
         self.disk = disk
-        self.durable = Durable()
         self._cache_bytes_max = cache_bytes_max
         self._segment_bytes_max = segment_bytes_max
         self.init(incarnation)
 
     def init(self, incarnation: bytes) -> None:
         """What `p2pcity init` does: make a log, once."""
+        self.durable = Durable()
         mark_key = self.disk.random.randbytes(16)
         SegmentLog.create(cast(Any, self.disk.directory), incarnation, mark_key=mark_key)
 
     def open(self, incarnation: bytes, network: bytes) -> SegmentLog:
-        """What a start does, in its order; raises what the log raises, and ConfigError."""
+        """What a start does, in its order; raises what the log raises."""
         log = SegmentLog.open(
             cast(Any, self.disk.directory),
             clock=lambda: 0.0,
             cache_bytes_max=self._cache_bytes_max,
             segment_bytes_max=self._segment_bytes_max,
         )
-        if log.incarnation != incarnation:
-            raise ConfigError("this log has another incarnation than the genesis expects")
+        assert log.incarnation == incarnation, "nobody changes disks between nodes"
         log.bind_network(network)
         self.durable.recovered(log)
         return log

@@ -17,6 +17,7 @@ class Storm:
         self.clients = clients
         self.world = cluster.world
         self.network = cluster.network
+        self.operator = cluster.operator
         self.random = self.world.random("storm")
         self.kind = ""
         self.is_over = False
@@ -65,7 +66,7 @@ class Storm:
 
     def is_bad_disk_allowed(self) -> bool:
         """Whether one more disk may go bad: a minority of them, at most."""
-        bad = sum(node.is_corrupt or node.is_wiped for node in self.cluster.nodes)
+        bad = sum(node.is_corrupt for node in self.cluster.nodes)
         return bad < self.cluster.minority
 
     def heal(self) -> None:
