@@ -67,6 +67,7 @@ class Disk:
 
     def take_over(self, other: "Disk") -> None:
         """Begin where `other` begins, with what is committed there; term and vote stay."""
+        assert self.last_index <= other.hard_state.commit, "nothing goes that was acknowledged"
         self._base = other._base
         commit = other.hard_state.commit
         self._entries = [entry for entry in other._entries if entry.index <= commit]

@@ -34,6 +34,7 @@ class Storm:
             in_flight_messages_max=self.random.choice([2, 256]),
             tail_bytes_max=self.random.choice([0, 64, 2**20]),
             apply_bytes_max=self.random.choice([16, 2**22]),
+            far_entries_max=self.random.choice([3, 4096]),
         )
         for _ in range(self.random.choice([0, 2])):
             self.cluster.join(str(len(self.cluster.members) + 1))
@@ -45,7 +46,19 @@ class Storm:
         self.tick = 0
         self.network: dict[int, list[tuple[str, str, Message]]] = {}
         self.saving: dict[str, Ready] = {}
-        self.faults = dict.fromkeys(("lost", "doubled", "crashed", "cut", "torn", "changed"), 0)
+        self.prunes = self.random.choice([0.0, 0.1 * self.random.random()])
+        names = (
+            "lost",
+            "doubled",
+            "crashed",
+            "cut",
+            "torn",
+            "changed",
+            "pruned",
+            "helped",
+            "adopted",
+        )
+        self.faults = dict.fromkeys(names, 0)
         self.proposed = 0
 
     def run(self) -> None:
@@ -63,6 +76,7 @@ class Storm:
             if node is not None and self.random.random() < 0.95:
                 node.tick()
                 self._work(name)
+                self._fetch(self.cluster.members[name])
         # A message may be answered within the tick, so that an election fits a time-out.
         for _ in range(4):
             for sender, to, message in self.network.pop(self.tick, []):
@@ -128,6 +142,32 @@ class Storm:
         if self.random.random() < self.cuts:
             self.faults["cut"] += 1
             self._cut()
+        if self.random.random() < self.prunes:
+            self._prune(self.cluster.members[self.random.choice(self.names)])
+        if self.random.random() < 0.1:
+            self._help(self.cluster.members[self.random.choice(self.names)])
+
+    def _prune(self, member: Member) -> None:
+        """Drop the beginning of a log, as far as it is applied there."""
+        low = member.disk.first_index
+        high = min(len(member.applied), member.disk.hard_state.commit)
+        if low <= high and member.name not in self.saving:
+            self.faults["pruned"] += 1
+            member.disk.prune(self.random.randint(low, high))
+
+    def _help(self, member: Member) -> None:
+        """A node that lacks what another one pruned gets its log, in place of its own."""
+        others = [self.cluster.members[name] for name in self.names if name != member.name]
+        pruned = [one for one in others if one.disk.first_index > member.disk.last_index + 1]
+        if not pruned:
+            return
+        self.faults["helped"] += 1
+        if member.node is not None:
+            self._crash(member)
+        other = self.random.choice(pruned)
+        if member.disk.last_index <= other.disk.hard_state.commit:
+            self.cluster.fetch(member.name, other.name)
+        self.cluster.start(member.name)
 
     def _crash(self, member: Member) -> None:
         self.faults["crashed"] += 1
@@ -137,8 +177,9 @@ class Storm:
             member.disk.crash_in_save(saving.hard_state, saving.entries, self.random)
         member.node = None
         member.disk.crash(self.random)
-        # Views are behind the log, and go on where they were synced last.
-        del member.applied[self.random.randint(0, len(member.applied)) :]
+        # Views are behind the log, and go on where they were synced last, never below its base.
+        base = member.disk.first_index - 1
+        del member.applied[self.random.randint(base, len(member.applied)) :]
 
     def _cut(self) -> None:
         kind = self.random.randrange(3)
@@ -152,6 +193,17 @@ class Storm:
         else:  # one direction only
             one, other = self.random.sample(self.names, 2)
             self.cluster.cut[(one, other)] = True
+
+    def _fetch(self, member: Member) -> None:
+        """Take some of what another node has and knows to be committed, if the leader says so."""
+        if member.node is None or not member.node.sync_target:
+            return
+        other = self.cluster.members[self.random.choice(self.names)].disk
+        first, last = member.node.commit + 1, other.hard_state.commit
+        if other.first_index <= first <= last:
+            entries = other.entries(first, self.random.randint(first, last) + 1, 2**20)
+            self.faults["adopted"] += member.node.adopt(other.hard_state.term, entries)
+            self._work(member.name)
 
     def _ask_something(self) -> None:
         member = self.cluster.members[self.random.choice(self.names)]
@@ -198,6 +250,8 @@ class Storm:
                 self.cluster.start(name)
         done = term = 0
         for _ in range(PEACE_TICKS):
+            for name in self.names:
+                self._help(self.cluster.members[name])
             self._turn()
             leaders = self.cluster.leaders()
             if len(leaders) == 1:
