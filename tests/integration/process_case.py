@@ -60,13 +60,25 @@ def running_network(
     network = LocalNetwork.create(
         tmp_path / "net", nodes=3, orderers=3, authors=(AUTHOR,), raft_preset=raft_preset
     )
+    with kept_running(network, start, is_told_to_stop, exit_code):
+        yield network
+
+
+@contextmanager
+def kept_running(
+    network: LocalNetwork,
+    start: Collection[str] | None = None,
+    is_told_to_stop: bool = False,
+    exit_code: int | None = None,
+) -> Iterator[None]:
+    """Start a network that was made, and end it, as `running_network` says."""
     try:
         if start is None:
             network.start()
             network.wait_ready(deadline_s=DEADLINE_S)
         elif start:
             network.start(start)
-        yield network
+        yield
         if is_told_to_stop:
             running = [node for node in network.nodes if node.pid is not None]
             assert network.stop() == []

@@ -32,7 +32,6 @@ _KNOWN_MAX: Final = 2_000
 _PAGE: Final = 500
 _STREAM_EVENTS_MAX: Final = 400
 _SILENCE_S: Final = 3.0
-_BATCHES: Final = (1, 1, 1, 4, 16)
 _CBOR: Final = "application/cbor"
 _SEQUENCE: Final = "application/cbor-seq"
 
@@ -81,10 +80,12 @@ class Clients:
         recorder: Recorder,
         *,
         seed: int,
+        batch: int,
         writers: int = 6,
         pause_s: float = 0.02,
     ) -> None:
         self.recorder = recorder
+        self.batches = (1, 1, max(1, batch // 4), batch)
         self.readers = [Reader(self, network, f"{seed} stream {i}", 200 + i) for i in range(2)]
         self._stopping = threading.Event()
         self._failures: list[BaseException] = []
@@ -188,7 +189,7 @@ class Writer(_Client):
         elif dice < 0.2:
             self._send_until_told([self._sign()], "accept")
         else:
-            count = self._random.choice(_BATCHES)
+            count = self._random.choice(self._clients.batches)
             self._send_until_told([self._sign() for _ in range(count)], "submit")
 
     def _sign(self, event: Event | None = None) -> Carried:

@@ -39,6 +39,13 @@ from p2pcity.errors import ConfigError
     "--nodes", type=click.IntRange(3, 7), default=3, show_default=True, help="All of them vote."
 )
 @click.option(
+    "--batch",
+    type=click.IntRange(1, 256),
+    default=16,
+    show_default=True,
+    help="Transactions that a client sends at a time, at most.",
+)
+@click.option(
     "-o",
     "--output",
     "directory",
@@ -59,6 +66,7 @@ def chaos(
     seconds: float,
     nemesis: str | None,
     nodes: int,
+    batch: int,
     directory: Path | None,
     checked: Path | None,
     is_json: bool,
@@ -87,7 +95,9 @@ def chaos(
     is_kept = True
     with signals.ending():
         try:
-            course = Course(home, nodes=nodes, seed=seed, plan=plan, names=names, say=say)
+            course = Course(
+                home, nodes=nodes, seed=seed, plan=plan, names=names, batch=batch, say=say
+            )
             report = make_report(course.run(), names, seed, nodes)
             is_kept = directory is not None or not report["is_ok"]
         finally:

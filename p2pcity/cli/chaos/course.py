@@ -66,6 +66,7 @@ class Course:
         seed: int,
         plan: Sequence[Strike],
         names: Sequence[str],
+        batch: int,
         say: Say,
     ) -> None:
         self._directory = directory
@@ -73,6 +74,7 @@ class Course:
         self._seed = seed
         self._plan = plan
         self._names = names
+        self._batch = batch
         self._say = say
         self._outcome = Outcome()
 
@@ -98,7 +100,7 @@ class Course:
         watcher = Watcher(network)
         watcher.start({})
         recorder = Recorder(network.directory / HISTORY_FILE)
-        clients = Clients(network, recorder, seed=self._seed)
+        clients = Clients(network, recorder, seed=self._seed, batch=self._batch)
         try:
             with clients:
                 self._say(f"{len(self._nodes)} nodes are ready; the clients begin")

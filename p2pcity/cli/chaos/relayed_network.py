@@ -1,6 +1,6 @@
 """Makes a local network whose nodes know each other only by the relays between them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,9 +18,10 @@ def make(
     wires: Wires,
     *,
     raft_preset: str = "local",
+    authors: Sequence[str] = (AUTHOR,),
     settings: Mapping[str, Any] | None = None,
 ) -> LocalNetwork:
-    """Make the nodes of `wires`, all of which vote, with an author; nothing is started.
+    """Make the nodes of `wires`, all of which vote; nothing is started.
 
     `settings` (`section.name`) go into every configuration. Raises ConfigError.
     """
@@ -28,7 +29,7 @@ def make(
         directory,
         nodes=len(wires.nodes),
         orderers=len(wires.nodes),
-        authors=[AUTHOR],
+        authors=authors,
         raft_preset=raft_preset,
         name="chaos",
         # Only the relays lead to a node: what it says of its own address leads nowhere.

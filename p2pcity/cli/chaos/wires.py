@@ -155,10 +155,19 @@ class Wires:
         return [wire for wire in self._rules if wire[0] == node]
 
     def connections(self, one: str, other: str) -> int:
-        """How many connections between two nodes are open at the relays."""
-        return self._change(
-            lambda: sum(connection.is_between(one, other) for connection in self._connections)
-        )
+        """How many connections between two nodes are open, at both ends as far as is known."""
+        return self._change(lambda: len(self._between(one, other, is_silent=False)))
+
+    def silent(self, one: str, other: str) -> int:
+        """How many connections between two nodes were left half open, and nobody noticed yet."""
+        return self._change(lambda: len(self._between(one, other, is_silent=True)))
+
+    def _between(self, one: str, other: str, *, is_silent: bool) -> list[_Connection]:
+        return [
+            connection
+            for connection in self._connections
+            if connection.is_between(one, other) and bool(connection.half_open_at) == is_silent
+        ]
 
     def _count(self, wires: Iterable[Wire], more: int) -> None:
         chosen = tuple(wires)
@@ -180,7 +189,7 @@ class Wires:
         self._change(change)
 
     def _end(self, one: str, other: str, half_open_at: str) -> int:
-        chosen = [c for c in self._connections if c.far is not None and c.is_between(one, other)]
+        chosen = [c for c in self._between(one, other, is_silent=False) if c.far is not None]
         for connection in chosen:
             connection.half_open_at = half_open_at
             connection.scope.cancel()
