@@ -60,7 +60,7 @@ def running_network(
     network = LocalNetwork.create(
         tmp_path / "net", nodes=3, orderers=3, authors=(AUTHOR,), raft_preset=raft_preset
     )
-    with kept_running(network, start, is_told_to_stop, exit_code):
+    with kept_running(network, start, is_told_to_stop, exit_code, errors):
         yield network
 
 
@@ -70,6 +70,7 @@ def kept_running(
     start: Collection[str] | None = None,
     is_told_to_stop: bool = False,
     exit_code: int | None = None,
+    errors: Collection[str] = (),
 ) -> Iterator[None]:
     """Start a network that was made, and end it, as `running_network` says."""
     try:

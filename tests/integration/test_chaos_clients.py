@@ -152,6 +152,7 @@ def test_a_node_dies_between_sending_and_the_answer(tmp_path: Path) -> None:
         assert ledger["tree_size"] == len(told)
 
 
+@pytest.mark.long
 @pytest.mark.scenario("E1", tier="P")
 def test_a_hundred_times_at_once(tmp_path: Path) -> None:
     """One transaction, a hundred times in parallel to all nodes: one place, one answer.
@@ -228,6 +229,7 @@ def test_sent_again_after_restarts_and_leaders(tmp_path: Path) -> None:
         assert wait_equal(network)["tree_size"] == len(items)
 
 
+@pytest.mark.long
 @pytest.mark.scenario("B4", tier="P")
 def test_a_follower_sleeps_in_the_middle_of_a_read(tmp_path: Path) -> None:
     """A read that it has forwarded, and reads that lie in its socket: fresh, or refused."""
@@ -264,6 +266,7 @@ def read(network: LocalNetwork, name: str, told: Acknowledgement) -> QueuedReque
     return QueuedRequest(network, name, get_request(f"/v1/transactions/{told.id}"))
 
 
+@pytest.mark.long
 @pytest.mark.scenario("E5", tier="P")
 def test_reads_at_followers_while_leaders_change(tmp_path: Path) -> None:
     """Linearizable reads anywhere see what was acknowledged; a node's own state never goes back."""

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,12 @@ def wait_all_connected(network: LocalNetwork, what: str) -> float:
 
 def wait_files(network: LocalNetwork, before: dict[str, int]) -> None:
     for name, count in before.items():
-        wait_until(
-            lambda name=name, count=count: open_files(network, name) <= count + FILES_SPARE,  # type: ignore[misc]  # bound now
-            f"{name} has no more descriptors than before ({count})",
-        )
+        has_few = partial(has_at_most, network, name, count + FILES_SPARE)
+        wait_until(has_few, f"{name} has no more descriptors than before ({count})")
+
+
+def has_at_most(network: LocalNetwork, name: str, count: int) -> bool:
+    return open_files(network, name) <= count
 
 
 @pytest.mark.scenario("C11", tier="P")
@@ -70,10 +73,8 @@ def test_half_open_connections_are_found(tmp_path: Path) -> None:
             ]:
                 assert wires.leave_half_open(deaf, gone) > 0
                 # The relay has ended all connections between the two but the one that is deaf.
-                again_s = wait_until(
-                    lambda deaf=deaf, gone=gone: is_deaf_no_more(network, wires, deaf, gone),  # type: ignore[misc]  # bound now
-                    f"{deaf} finds that {gone} went",
-                )
+                has_met = partial(is_deaf_no_more, wires, deaf, gone)
+                again_s = wait_until(has_met, f"{deaf} finds that {gone} went")
                 print(f"{deaf} found after {again_s:.2f} s that {gone} had gone")
                 load.wait_more(30)
             wait_all_connected(network, "again")
@@ -81,7 +82,7 @@ def test_half_open_connections_are_found(tmp_path: Path) -> None:
         verify(network, load.acknowledged.values())
 
 
-def is_deaf_no_more(network: LocalNetwork, wires: Wires, one: str, other: str) -> bool:
+def is_deaf_no_more(wires: Wires, one: str, other: str) -> bool:
     return wires.silent(one, other) == 0 and wires.connections(one, other) > 0
 
 
@@ -151,6 +152,7 @@ def height(network: LocalNetwork, name: str) -> int:
     return int(found["ledger"]["height"])
 
 
+@pytest.mark.long
 @pytest.mark.scenario("C13", tier="P")
 def test_gossip_goes_round_a_cut_raft_link(tmp_path: Path) -> None:
     """The leader and a follower do not hear each other; what the follower takes is ordered."""
@@ -193,6 +195,7 @@ def test_raft_goes_on_without_gossip(tmp_path: Path) -> None:
         verify(network, load.acknowledged.values())
 
 
+@pytest.mark.long
 @pytest.mark.scenario("C14", tier="P")
 def test_a_node_moves_to_another_port(tmp_path: Path) -> None:
     """It is known by its peer id: it comes back elsewhere, and is found there by whom it told."""

@@ -42,7 +42,8 @@ class Recorder:
     def __init__(self, file: Path) -> None:
         self.operations: list[Operation] = []
         self.acknowledged = 0
-        self.sent: set[str] = set()
+        self.reads = {"linearizable": 0, "local": 0}
+        self._told: set[str] = set()
         self._file = file.open("w", encoding="utf-8")
         self._changed = threading.Condition()
 
@@ -53,17 +54,30 @@ class Recorder:
             self._file.write(text)
             self.operations += operations
             for operation in operations:
-                if operation.status == "committed" and operation.kind in ("submit", "accept"):
-                    if operation.id not in self.sent:
-                        self.acknowledged += 1
-                    self.sent.add(operation.id)
+                self._count(operation)
             self._changed.notify_all()
 
-    def wait_acknowledged(self, count: int, until_s: float) -> bool:
-        """Wait until `count` transactions in all are acknowledged, until `until_s` at most."""
+    def _count(self, operation: Operation) -> None:
+        if operation.outcome != "ok":
+            return
+        if operation.kind == "submit" and operation.status == "committed":
+            if operation.id not in self._told:
+                self.acknowledged += 1
+            self._told.add(operation.id)
+        elif operation.kind in ("read", "query"):
+            self.reads["linearizable"] += 1
+        elif operation.kind == "local":
+            self.reads["local"] += 1
+
+    def wait(self, acknowledged: int, reads: int, until_s: float) -> bool:
+        """Wait until so many transactions in all are acknowledged, and reads of each kind done.
+
+        False when that is not so at `until_s` of time.monotonic().
+        """
         with self._changed:
             return self._changed.wait_for(
-                lambda: self.acknowledged >= count, max(0.0, until_s - time.monotonic())
+                lambda: self.acknowledged >= acknowledged and min(self.reads.values()) >= reads,
+                max(0.0, until_s - time.monotonic()),
             )
 
     def close(self) -> None:
@@ -93,10 +107,11 @@ class Clients:
         turns: list[tuple[Callable[[], None], float]] = []
         for number in range(writers):
             turns.append((Writer(self, network, f"{seed} writer {number}", number).turn, pause_s))
-        for number in range(3):
+        for number in range(4):
             looker = Looker(self, network, f"{seed} looker {number}", 100 + number)
-            look = (looker.read, looker.query, looker.look)[number]
-            turns.append((look, (0.01, 0.1, 0.05)[number]))
+            turns.append((looker.query, 0.1) if number == 0 else (looker.read, 0.02))
+        looker = Looker(self, network, f"{seed} looker", 150)
+        turns.append((looker.look, 0.05))
         turns += [(reader.turn, 0.05) for reader in self.readers]
         self._threads = [
             threading.Thread(target=self._run, args=turn, name="client", daemon=True)
