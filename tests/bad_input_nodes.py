@@ -178,6 +178,11 @@ def _without_rights(place: Place) -> tuple[str, ...]:
     return ("setpriv", f"--bounding-set={drop}", f"--inh-caps={drop}")
 
 
+def _few_open_files(place: Place) -> Command:
+    few = ("sh", "-c", 'ulimit -n 200; exec "$@"', "sh")
+    return _run(place.new_node(), prefix=few)
+
+
 def _forbidden_data(place: Place) -> Command:
     own = place.new_node()
     (own / "data").chmod(0)
@@ -399,6 +404,9 @@ NODE_CASES: Final = (
     CommandCase("run on a full disk", 2, "No space left", "Make room", _run_on_a_full_disk),
     CommandCase(
         "run on a read-only disk", 2, "cannot be read and written", "read-only", _read_only
+    ),
+    CommandCase(
+        "run with few open files", 2, "limit of open files is 200", "LimitNOFILE", _few_open_files
     ),
     CommandCase("no permission on the data", 2, "data", "chown", _forbidden_data),
     CommandCase("no permission for init", 2, "Permission denied", "may write", _forbidden_place),

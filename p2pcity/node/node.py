@@ -8,6 +8,7 @@ once, without them; a damaged entry of the log once, and then it comes from the 
 """
 
 import gc
+import resource
 import signal
 import time
 from contextlib import suppress
@@ -20,7 +21,7 @@ import trio
 from p2pcity import __version__
 from p2pcity.api.config import ApiConfig
 from p2pcity.api.server import serve
-from p2pcity.errors import LedgerError, LocalError, P2PCityError
+from p2pcity.errors import ConfigError, LedgerError, LocalError, P2PCityError
 from p2pcity.ledger.segment_recovery import EntryDamaged
 from p2pcity.ledger.views_reader import ViewsDamaged
 from p2pcity.node import logs
@@ -34,6 +35,8 @@ from p2pcity.node.opening import Stores, open_stores
 _logger = structlog.get_logger("p2pcity.node")
 # Objects until a young collection, young ones until a middle one, middle ones until a full one.
 _COLLECTOR_THRESHOLDS = (10_000, 20, 20)
+# Files, pipes and sockets besides the connections: 25 while idle, and what is opened for a moment.
+_DESCRIPTORS = 64
 _HAND_OVER_S = 2.0
 _CLOSE_S = 5.0
 _LOGS_CLOSE_S = 2.0
@@ -101,6 +104,7 @@ async def run(
 
     Views that an earlier run found damaged (`has_damaged_views`) are made anew.
     """
+    _check_descriptors(config)
     identity = load_identity(config)
     stores = await open_stores(
         config.node.data_dir,
@@ -133,6 +137,18 @@ async def run(
         raise
     await _close(stores)
     _logger.info("stopped", peer=identity.peer_id)
+
+
+def _check_descriptors(config: Config) -> None:
+    """Refuse to start where the system lets the process open too few files for its connections."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS + config.net.connections_max + config.http.connections_max
+    if limit not in (resource.RLIM_INFINITY, -1) and limit < wanted:
+        raise ConfigError(
+            f"the limit of open files is {limit}, this node may need {wanted}",
+            remedy="Raise it (`ulimit -n`, LimitNOFILE= of the unit), or lower "
+            "net.connections_max and http.connections_max.",
+        )
 
 
 def _settle_collector() -> None:
