@@ -5,6 +5,7 @@ it rejects small-order keys and points and S that is not reduced, which other li
 pass. `cryptography` only makes, stores and loads keys (PKCS #8).
 """
 
+from functools import lru_cache
 from typing import Final
 
 import base58
@@ -125,6 +126,7 @@ def verify(public: bytes, message: bytes, signature: bytes) -> bool:
     return True
 
 
+@lru_cache(maxsize=4096)
 def peer_id(public: bytes) -> str:
     """Return the libp2p peer id of an Ed25519 public key: base58 text, "12D3Koo...".
 

@@ -161,7 +161,6 @@ class OrderingLoop:
 
     async def _turn(self) -> None:
         while True:
-            self._keep_clock_rule()
             now_ms = self._now_ms()
             self.steward.act(now_ms)
             self.proposer.propose(now_ms)
@@ -205,6 +204,7 @@ class OrderingLoop:
                 _logger.warning("disk_hangs", reason="a write to the segment log does not end")
             if not self._is_deaf:
                 self.raw_node.tick()
+                self._keep_clock_rule()
                 self.steward.tick()
                 self.wake()
 

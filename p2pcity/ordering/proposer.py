@@ -89,7 +89,7 @@ class Proposer:
         is proposed while `is_clock_right` says no of it.
         """
         proposed: list[tuple[int, Block]] = []
-        if not self._is_ready() or not self._is_clock_right(now_ms):
+        if not (self._is_ready() and len(self._mempool) and self._is_clock_right(now_ms)):
             return proposed
         while len(self._in_flight) < BLOCKS_IN_FLIGHT_MAX:
             made = self._propose_one(now_ms)

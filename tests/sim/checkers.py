@@ -267,6 +267,9 @@ class Checkers:
         node.settled_seen = index
         state = node.members.state
         _check_state(self._states.setdefault(index, state), state, f"D4 {node} at {index}")
+        if state is node.state_seen:
+            return
+        node.state_seen = state
         check(
             node.raw_node.configuration == node.members.configuration,
             f"D4 {node} orders by another configuration than its city's at {index}",

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from p2pcity.city.membership import State
 from p2pcity.errors import (
     CorruptionError,
     LedgerError,
@@ -220,6 +221,7 @@ class Node:
         self.is_up = True
         self.applying.catch_up(log.hard_state.commit)
         self.settled_seen = self.commit_seen = -1
+        self.state_seen: State | None = None
         self.members = Members(self.views.state, city.keys[self.number].public, self.incarnation)
         self.raw_node = RawNode(
             RaftConfig(id=self.name, **settings.raft),
@@ -347,6 +349,8 @@ class Node:
     def _tick(self) -> None:
         self.after(self.settings.tick * 1000 // self.clock_rate, self._tick)
         self.raw_node.tick()
+        if self.clock_rule.turn(self.clock.now_ms) is not None:
+            self.world.struck["clock hand-over"] += 1
         self.steward.tick()
         self.gossip.tick()
         self.reads.tick()
@@ -371,8 +375,6 @@ class Node:
         """`OrderingLoop._turn`, up to the next wait for the disk."""
         try:
             while self.is_up and self.saving is None:
-                if self.clock_rule.turn(self.clock.now_ms) is not None:
-                    self.world.struck["clock hand-over"] += 1
                 made = self.steward.act(self.clock.now_ms)
                 proposed = [block for _, block in self.proposer.propose(self.clock.now_ms)]
                 for block in proposed if made is None else [made, *proposed]:
