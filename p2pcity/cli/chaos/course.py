@@ -32,8 +32,8 @@ _EQUAL_S: Final = 90.0
 _POLL_S: Final = 0.05
 _CHECK_S: Final = 600.0
 _AGAIN_MAX: Final = 3
-# What a node may write as an error when its disk was full; everything else is a bug.
-_DISK_SAYS: Final = ("No space left", "disk", "space")
+# What a node may write as an error when it met such a fault; everything else is a bug.
+_MAY_SAY: Final = {"disk-full": ("No space left", "disk", "space"), "clock": ("clock_not_right",)}
 
 Say = Callable[[str], None]
 
@@ -231,8 +231,9 @@ class Course:
                 self._outcome.problems.append(f"p2pcity check on {node.name}: {said}")
 
     def _errors(self, log: Path) -> list[str]:
-        """Tracebacks and errors in a log, but for those of a full disk when that was a fault."""
+        """Tracebacks and errors in a log, but for what the faults of this run explain."""
         found = []
+        allowed = [word for name in self._names for word in _MAY_SAY.get(name, ())]
         for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
             fields: Any = None
             if line.startswith("{"):
@@ -244,8 +245,7 @@ class Course:
             is_error = "Traceback" in line or (
                 fields is not None and fields.get("level") in ("error", "critical")
             )
-            is_disk = "disk-full" in self._names and any(word in line for word in _DISK_SAYS)
-            if is_error and not is_disk:
+            if is_error and not any(word in line for word in allowed):
                 found.append(line[:300])
         return found[:3]
 
