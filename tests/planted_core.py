@@ -227,14 +227,12 @@ CORE: Final[dict[str, Planted]] = {
     "older-term-counted": Planted(
         "an entry of an older term is committed by counting (figure 8)",
         _older_term_committed_by_counting,
-        100,
-        "figure_8_counting",
+        story="figure_8_counting",
     ),
     "read-round-reused": Planted(
         "a read is confirmed by answers from before it was asked",
         _read_round_reused,
-        100,
-        "read_paused_leader",
+        story="read_paused_leader",
     ),
     "no-pre-vote": Planted(
         "a campaign raises the term before anybody says that it could win",
@@ -318,7 +316,7 @@ CORE: Final[dict[str, Planted]] = {
     "pruned-follower-forgotten": Planted(
         "a follower that lacked what was pruned is never asked again",
         _pruned_follower_forgotten,
-        story="pruned_follower",
+        story="pruned_alone",
     ),
     "older-refusal-unheard": Planted(
         "a candidate does not learn what is committed from voters of an older term",

@@ -218,14 +218,17 @@ def _commit(raft: Raft) -> None:
 def _is_held(raft: Raft, peer: NodeId, progress: Progress) -> bool:
     """Whether a peer shall fetch from others what is not in this leader's memory any more."""
     raft_log = raft.raft_log
-    if progress.state is not ProgressState.REPLICATE:
+    is_pruned = progress.next < raft_log.first_index
+    if progress.state is not ProgressState.REPLICATE and not is_pruned:
         return False
-    if progress.next >= raft_log.memory_first:
+    if progress.next >= raft_log.memory_first and not is_pruned:
         progress.catch_up()
-    elif not progress.is_held and not progress.is_given_up:
+    elif not progress.is_held and (is_pruned or not progress.is_given_up):
         lacking = raft_log.commit - progress.match
         is_far = (
-            lacking > raft.config.far_entries_max or progress.old_bytes > raft.config.far_bytes_max
+            is_pruned
+            or lacking > raft.config.far_entries_max
+            or progress.old_bytes > raft.config.far_bytes_max
         )
         if is_far and lacking > 0 and _has_source(raft, peer):
             progress.hold(raft.ticks)

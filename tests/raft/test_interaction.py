@@ -18,6 +18,7 @@ STORIES = sorted((Path(__file__).parent / "testdata").glob("*.txt"))
 @pytest.mark.parametrize("path", STORIES, ids=lambda path: path.stem)
 def test_story(path: Path) -> None:
     told = path.read_text(encoding="utf-8")
+    assert "\n----\n" in told, "a story says something"
     now = run_story(told)
     if os.environ.get("REWRITE"):
         path.write_text(now, encoding="utf-8")
