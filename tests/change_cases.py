@@ -8,7 +8,7 @@ from p2pcity.errors import ChangeRefused
 from p2pcity.ordering.members import apply_bytes
 from p2pcity.wire import block, cbor, change, transaction
 from p2pcity.wire.block import Block
-from p2pcity.wire.change import ChangeVoters, LeaveJoint, NewNode, Step
+from p2pcity.wire.change import ChangeVoters, LeaveJoint, NewNode, Recover, Step
 from p2pcity.wire.genesis import Genesis
 from tests.vector_case import Case
 from tests.vectors_event import MINIMAL
@@ -21,6 +21,10 @@ A, B, C, OBSERVER = (key.public for key in NODES)
 NEW = STRANGER.public
 LEAVE = LeaveJoint()
 DESCRIBED = NewNode("Harbour", "5", bytes(16), ("/ip4/192.0.2.5/tcp/4710",))
+_INCARNATIONS = {node.key: node.incarnation for node in CITY.nodes}
+RECOVER_A, RECOVER_B, RECOVER_OBSERVER = (
+    Recover(key, _INCARNATIONS[key]) for key in (A, B, OBSERVER)
+)
 ADD = ChangeVoters((Step("learner", NEW, DESCRIBED),))
 
 
@@ -79,6 +83,13 @@ def change_cases(make_case: MakeCase) -> Iterator[Case]:
         ("name-taken", (ADD, _voters(Step("observer", bytes(32), DESCRIBED))), "In its member."),
         ("one-step-wrong", (_voters(Step("learner", NEW, other), Step("remove", bytes(32))),),
          "All or nothing."),
+        ("recover", (RECOVER_A, ADD, promote, LEAVE), "A begins again, and the city grows."),
+        ("recover-joint", (remove_a, RECOVER_B, LEAVE, ADD), "No joint state is left."),
+        ("recover-outgoing", (remove_a, RECOVER_A), "It voted until the joint state ended."),
+        ("recover-observer", (RECOVER_OBSERVER,), "All that is left: it votes."),
+        ("recover-twice", (RECOVER_A, RECOVER_B, RECOVER_A), "B is none of it; A once more."),
+        ("recover-stranger", (Recover(NEW, bytes(16)),), "No node of the city."),
+        ("recover-other-log", (Recover(A, bytes([9]) * 16),), "Not the log that it voted with."),
     )  # fmt: skip
     for name, changes, comment in table:
         yield make_case(CITY, f"change-{name}", chain(*changes), comment, "changes")
@@ -95,3 +106,7 @@ def _with_transactions(make_case: MakeCase) -> Iterator[Case]:
     )
     stale = block.make(2, made.hash, TIME_MS, [], 0, state.voters_digest, 1)
     yield make_case(CITY, "voters-before-change", [made, stale], "The joint set is in force.", "")
+    [recovered] = chain(RECOVER_A)
+    voters = apply_bytes(state, change.encode(RECOVER_A)).voters_digest
+    older = block.make(2, recovered.hash, TIME_MS, [], 0, voters, 1)
+    yield make_case(CITY, "epoch-before-recover", [recovered, older], "Epoch 1 began.", "")

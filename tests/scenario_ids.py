@@ -119,7 +119,6 @@ REQUIRED: Final = (
 """The ids that must be shown now; the others are shown where somebody has."""
 
 MISSING: Final[dict[str, str]] = {
-    "A8": "P",
     "A18": "P",
     "C1": "T",
     "C8": "T",

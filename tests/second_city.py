@@ -4,7 +4,11 @@ from typing import Any
 
 from tests.second_reader import Bad, binary, decode, digest, encode, fields, items, need, text
 
-KINDS = {"voters": ("kind", "steps"), "leave": ("kind",)}
+KINDS = {
+    "voters": ("kind", "steps"),
+    "leave": ("kind",),
+    "recover": ("kind", "key", "incarnation"),
+}
 
 
 def read_change(data: bytes) -> dict[str, Any]:
@@ -15,6 +19,10 @@ def read_change(data: bytes) -> dict[str, Any]:
     need(change["kind"] in KINDS)
     fields(change, *KINDS[change["kind"]])
     if change["kind"] == "leave":
+        return dict(change)
+    if change["kind"] == "recover":
+        binary(change["key"], 32)
+        binary(change["incarnation"], 16)
         return dict(change)
     steps = items(change["steps"], 32)
     need(bool(steps))
@@ -52,6 +60,7 @@ class City:
                 named = member["name"], node["name"]
                 self.nodes[node["key"]] = [node["incarnation"], named, place, None]
         self.is_joint = False
+        self.epoch = 0
 
     @property
     def voters(self) -> str:
@@ -69,6 +78,8 @@ class City:
             change = read_change(data)
         except Bad:
             return False
+        if change["kind"] == "recover":
+            return self._recover(change["key"], change["incarnation"])
         is_leave = change["kind"] == "leave"
         if self.is_joint != is_leave:
             return False
@@ -85,6 +96,15 @@ class City:
         if not after or len({x[1] for x in kept.values()}) != len(kept):
             return False
         self.nodes, self.is_joint = kept, is_joint
+        return True
+
+    def _recover(self, key: bytes, incarnation: bytes) -> bool:
+        known = self.nodes.get(key)
+        if known is None or known[0] != incarnation:
+            return False
+        self.nodes = {key: [incarnation, known[1], "voter", None]}
+        self.is_joint = False
+        self.epoch += 1
         return True
 
     def _step(self, nodes: dict[bytes, list[Any]], key: bytes, operation: str, new: Any) -> bool:

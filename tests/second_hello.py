@@ -39,15 +39,18 @@ def judge_hello(given: dict[str, Any]) -> dict[str, Any]:
     addresses(hello["addresses"])
     number(hello["time"], 0, TIME_MAX)
     height = number(hello["height"])
-    log = [number(hello[key]) if key in hello else None for key in ("last_index", "term")]
+    log = [number(hello[key]) if key in hello else None for key in ("last_index", "term", "epoch")]
     promises = read_promises(hello.get("promises", []))
     need(signed.is_valid, "signature")
     mine = given["mine"]
+    epochs = mine["epoch"], log[2]
     refusals = (
         ("wrong-network", network.hex() != mine["network"]),
         ("protocol-too-old", newest < mine["protocol_oldest"]),
         ("protocol-too-new", oldest > mine["protocol"]),
         ("other-parameters", parameters.hex() != mine["parameters"]),
+        ("older-epoch", None not in epochs and log[2] < epochs[0]),
+        ("newer-epoch", None not in epochs and log[2] > epochs[0]),
     )
     return {
         "to_be_signed": signed.to_be_signed.hex(),

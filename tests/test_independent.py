@@ -317,7 +317,8 @@ class Ledger:
         shown = judge_block({"data": data.hex()})
         header, change = decode(bytes.fromhex(shown["header"])), decode(data)[2]
         need((header["height"], header["parent"]) == (self.height + 1, self.head), "")
-        need(header["time"] >= self.time and header["rules"] == 1 and header["epoch"] == 0, "")
+        need(header["time"] >= self.time and header["rules"] == 1, "")
+        need(header["epoch"] == self.city.epoch, "")
         need(header["voters"].hex() == self.city.voters, "")
         self.height, self.time = header["height"], header["time"]
         self.head = bytes.fromhex(shown["hash"])

@@ -94,6 +94,8 @@ def test_reasons_of_hello() -> None:
         hello.PROTOCOL_TOO_OLD,
         hello.PROTOCOL_TOO_NEW,
         hello.OTHER_PARAMETERS,
+        hello.OLDER_EPOCH,
+        hello.NEWER_EPOCH,
     }
     assert set(_names(_section("Reasons of hello"))) == judged | {hello_exchange.WRONG_KEY}
 

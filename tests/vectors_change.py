@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from p2pcity.wire import cbor, change
-from p2pcity.wire.change import ChangeVoters, LeaveJoint, NewNode, Step
+from p2pcity.wire.change import ChangeVoters, LeaveJoint, NewNode, Recover, Step
 from tests.vector_case import Case, Outcome, collect, compare, judge
 
 AREA = "change"
@@ -65,6 +65,8 @@ def _cases() -> Iterator[Case]:
     ):
         yield _case(name, change.encode(ChangeVoters(tuple(steps))), comment)
     yield _case("leave", change.encode(LeaveJoint()), "The joint state ends.")
+    recover = Recover(first, NEW.incarnation)
+    yield _case("recover", change.encode(recover), "One node goes on under the next epoch.")
     bare = NewNode("Roads", "2", bytes(16), ())
     bare_step = ChangeVoters((Step("learner", second, bare),))
     yield _case("add-without-address", change.encode(bare_step), "Others can't dial it.")

@@ -36,6 +36,7 @@ def run(input: Mapping[str, Any]) -> Outcome:
         network=bytes.fromhex(input["mine"]["network"]),
         protocol=input["mine"]["protocol"],
         protocol_oldest=input["mine"]["protocol_oldest"],
+        epoch=input["mine"]["epoch"],
         parameters=bytes.fromhex(input["mine"]["parameters"]),
     )
 
@@ -47,6 +48,7 @@ def run(input: Mapping[str, Any]) -> Outcome:
             "height": theirs.height,
             "last_index": theirs.last_index,
             "term": theirs.term,
+            "epoch": theirs.epoch,
             "promises": [
                 [item.peer, item.incarnation.hex(), item.index, item.term]
                 for item in theirs.promises
@@ -82,6 +84,7 @@ def _shown(item: Hello) -> dict[str, Any]:
         "protocol": item.protocol,
         "protocol_oldest": item.protocol_oldest,
         "parameters": item.parameters.hex(),
+        "epoch": item.epoch,
     }
 
 
@@ -100,6 +103,15 @@ def _cases() -> Iterator[Case]:
     )
     for name, change, comment in table:
         yield _case(name, hello.make(KEY, replace(MINE, **change)), comment)
+    member = replace(MINE, epoch=1)
+    for name, epoch, comment in (
+        ("epoch-same", 1, "Both are members of epoch 1."),
+        ("older-epoch", 0, "A recovery left it out."),
+        ("newer-epoch", 2, "A recovery left this node out."),
+        ("no-epoch", None, "It is a member of none: it may join."),
+    ):
+        yield _case(name, hello.make(KEY, replace(MINE, epoch=epoch)), comment, mine=member)
+    yield _case("epoch-and-none", hello.make(KEY, member), "This node is a member of none.")
     own = replace(MINE, parameters=hello.parameters_digest())
     yield _case("own-parameters", hello.make(KEY, own), "The digest of parameters.toml.", mine=own)
     good = hello.make(KEY, MINE)
@@ -124,6 +136,7 @@ def _cases() -> Iterator[Case]:
         ("time-missing", {"time": ...}),
         ("last-index-negative", {"last_index": -1}),
         ("term-text", {"term": "3"}),
+        ("epoch-null", {"epoch": None}),
         ("promises-65", {"promises": [["12D3KooW", bytes(16), 1, 1]] * 65}),
         ("promise-of-three", {"promises": [["12D3KooW", bytes(16), 1]]}),
         ("promise-of-nobody", {"promises": [["", bytes(16), 1, 1]]}),

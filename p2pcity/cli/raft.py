@@ -10,11 +10,15 @@ import click
 from p2pcity.cli import exit_codes
 from p2pcity.cli.node_address import node_option, open_client, token_option
 from p2pcity.cli.output import json_option, print_json, print_table, watch, watch_option
+from p2pcity.cli.recover import recover
 
 
 @click.group()
 def raft() -> None:
     """Look at ordering, and move leadership."""
+
+
+raft.add_command(recover)
 
 
 @raft.command()

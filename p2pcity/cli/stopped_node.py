@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StoppedNode:
-    """The data directory and the genesis of a node, locked until the end of the block."""
+    """The data directory and the genesis of a node, locked until the end of the block.
+
+    `key` is its public node key.
+    """
 
     directory: DataDirectory
     genesis: Genesis
+    key: bytes
 
 
 @contextmanager
@@ -35,10 +39,10 @@ def stopped_node(config_file: Path | None) -> Iterator[StoppedNode]:
 
     config = load_config(config_file)
     genesis = genesis_wire.decode(read_file(config.node.genesis, "node.genesis"))
-    own = peer_id(read_key(config.node.key, "node.key").public)
+    key = read_key(config.node.key, "node.key").public
     directory = open_directory(config.node.data_dir)
-    with DataLock(directory.path, own):
-        yield StoppedNode(directory, genesis)
+    with DataLock(directory.path, peer_id(key)):
+        yield StoppedNode(directory, genesis, key)
 
 
 def show_progress(done: int, last: int) -> None:

@@ -4,6 +4,7 @@
     outbox.db   what this node accepted and nobody waits for (SQLite)
     views.db    what can be made again from the log (SQLite)
     promises    what voters are known to have acknowledged (`promises_file`)
+    recover     only while `p2pcity raft recover` writes (`recovery_marker`)
     lock        pid and peer id of the process that holds the directory
 
 Which network a directory belongs to stands in its segment log (`SegmentLog.bind_network`).
@@ -44,6 +45,11 @@ class DataDirectory:
     def promises(self) -> Path:
         """The file with what voters promised (`promises_file`)."""
         return self.path / "promises"
+
+    @property
+    def recovery_marker(self) -> Path:
+        """What says that a recovery by hand was begun (`recovery_marker`)."""
+        return self.path / "recover"
 
     @property
     def lock(self) -> Path:

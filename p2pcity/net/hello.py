@@ -22,6 +22,10 @@ from p2pcity.wire.limits import HELLO_BYTES_MAX
 PROTOCOL: Final = TProtocol("/p2pcity/hello/1")
 WRONG_KEY: Final = "wrong-key"
 _FAREWELL_S: Final = 1.0
+_JOIN_ANEW: Final = (
+    "a node of the older one joins anew: p2pcity init in an empty directory, then p2pcity raft add "
+    "with its node.card on a node of the newer one"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,12 @@ def _detail(reason: str, mine: Hello, theirs: Hello) -> str:
         return f"this node is in network {mine.network.hex()}, not {theirs.network.hex()}"
     if reason == hello_wire.OTHER_PARAMETERS:
         return "the limits of protocol/parameters.toml differ: run the same release"
+    if reason == hello_wire.OLDER_EPOCH:
+        return (
+            f"epoch {mine.epoch} has begun without this node of epoch {theirs.epoch}; {_JOIN_ANEW}"
+        )
+    if reason == hello_wire.NEWER_EPOCH:
+        return f"the peer is in epoch {theirs.epoch}, this node in {mine.epoch}; {_JOIN_ANEW}"
     return (
         f"this node speaks protocol {mine.protocol_oldest} to {mine.protocol}, "
         f"not {theirs.protocol_oldest} to {theirs.protocol}"

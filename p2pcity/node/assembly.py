@@ -228,6 +228,7 @@ class Parts:
             network=identity.genesis.network,
             incarnation=stores.raft_log.incarnation,
             addresses=self.config.net.announce,
+            members=self.members,
             raw_node=self.ordering.raw_node,
             standing=self.standing,
             apply=self.apply,

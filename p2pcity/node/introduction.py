@@ -7,6 +7,7 @@ from p2pcity.mempool.mempool import Mempool
 from p2pcity.node.apply_loop import ApplyLoop
 from p2pcity.node.standing import Standing
 from p2pcity.ordering.apply import Tip
+from p2pcity.ordering.members import Members
 from p2pcity.raft.raw_node import RawNode
 from p2pcity.wire.hello import Hello, parameters_digest
 from p2pcity.wire.limits import PROTOCOL_VERSION, PROTOCOL_VERSION_OLDEST
@@ -22,6 +23,7 @@ class Introduction:
         network: bytes,
         incarnation: bytes,
         addresses: tuple[str, ...],
+        members: Members,
         raw_node: RawNode,
         standing: Standing,
         apply: ApplyLoop,
@@ -32,6 +34,7 @@ class Introduction:
         self._network = network
         self._incarnation = incarnation
         self._addresses = addresses
+        self._members = members
         self._raw_node = raw_node
         self._standing = standing
         self._apply = apply
@@ -54,6 +57,7 @@ class Introduction:
             last_index=self._raw_node.last_index,
             term=self._raw_node.term,
             promises=self._standing.told(),
+            epoch=self._members.state.epoch if self._members.is_own_log else None,
         )
 
     def status_answer(self) -> StatusAnswer:

@@ -31,6 +31,7 @@ class Membership:
         for address in peers:
             self._configured.setdefault(address.rpartition("/p2p/")[2], []).append(address)
         self._incarnations: dict[str, bytes] = {}
+        self._first = frozenset(keys.peer_id(node.key) for node in identity.genesis.nodes)
         self._wiped: set[tuple[str, bytes]] = set()
         self._left_s: dict[str, float] = {}
         self._nodes: dict[str, GenesisNode] = {}
@@ -83,6 +84,9 @@ class Membership:
     def is_allowed(self, peer: str) -> bool:
         """Whether the peer may connect: a node of the city, or named in `net.peers`."""
         if peer in self._nodes or peer in self._configured:
+            return True
+        if self._members.state.epoch and peer in self._first:
+            # A recovery left it out: in hello it hears so, or comes back as a new node.
             return True
         left_s = self._left_s.get(peer)
         return left_s is not None and trio.current_time() - left_s < _FAREWELL_S

@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 
 from p2pcity.errors import CorruptionError
-from p2pcity.ledger import views_store
+from p2pcity.ledger import recovery_marker, views_store
 from p2pcity.ledger.data_directory import DataDirectory, open_directory
 from p2pcity.ledger.lock import DataLock
 from p2pcity.ledger.outbox import Outbox
@@ -92,6 +92,8 @@ async def open_stores(
         raft_log = await files.open()
         if raft_log.holes:
             raft_log = await repair(raft_log, files)
+        if await log_writer.run(recovery_marker.finish, directory.recovery_marker, raft_log):
+            _logger.warning("recovery_finished", index=raft_log.last_index)
         raft_log.bind_network(genesis.network)
         if raft_log.recovery is not None:
             _logger.warning("log_tail_cut", reason=str(raft_log.recovery))

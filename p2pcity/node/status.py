@@ -23,6 +23,7 @@ from p2pcity.node.outbox_loop import OutboxLoop
 from p2pcity.node.peer_status import PeerStatus
 from p2pcity.node.standing import Standing
 from p2pcity.ordering.what_if import tolerated
+from p2pcity.wire.hello import NEWER_EPOCH
 
 _PAGE_BYTES = resource.getpagesize()
 # Behind by more than this many blocks, or without a leader, a node is not ready.
@@ -98,7 +99,13 @@ class Status:
 
     def _more_alarms(self) -> list[str]:
         """What an operator should see to, while this node serves clients all the same."""
-        return [*self._standing.alarms, *self._ordering.clock_rule.alarms(self._now_ms())]
+        alarms = [*self._standing.alarms]
+        if any(peer.last_refusal == NEWER_EPOCH for peer in self._network.peers()):
+            alarms.append(
+                "the city went on under a newer epoch without this node (p2pcity raft recover): "
+                "join anew with p2pcity init in an empty directory, then p2pcity raft add"
+            )
+        return [*alarms, *self._ordering.clock_rule.alarms(self._now_ms())]
 
     def is_disk_low(self) -> bool:
         """Whether the data directory's disk is so full that clients are turned away."""

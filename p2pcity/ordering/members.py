@@ -17,7 +17,7 @@ from p2pcity.raft import changes
 from p2pcity.raft.configuration import Configuration
 from p2pcity.wire import block as block_wire
 from p2pcity.wire import change as change_wire
-from p2pcity.wire.change import Change, LeaveJoint, NewNode, Step
+from p2pcity.wire.change import Change, LeaveJoint, NewNode, Recover, Step
 from p2pcity.wire.genesis import GenesisNode, Role
 from p2pcity.wire.raft import (
     AppendAnswer,
@@ -116,6 +116,8 @@ def apply_change(state: State, change: Change) -> State:
     before = configuration(state)
     if isinstance(change, LeaveJoint):
         return _with(state, changes.leave_joint(before), dict(state.nodes))
+    if isinstance(change, Recover):
+        return _recovered(state, change)
     nodes = dict(state.nodes)
     for step in change.steps:
         nodes[step.key] = _stepped(state, step)
@@ -136,6 +138,18 @@ def apply_change(state: State, change: Change) -> State:
             "first.",
         )
     return changed
+
+
+def _recovered(state: State, change: Recover) -> State:
+    """Return the city that one node begins anew, whoever voted before."""
+    known = state.nodes.get(change.key)
+    if known is None or known.incarnation != change.incarnation:
+        raise ChangeRefused(
+            f"{keys.peer_id(change.key)} is no node of this city with this log",
+            remedy="Recover on a node that the city knows.",
+        )
+    nodes = MappingProxyType({change.key: replace(known, role="orderer")})
+    return State(state.authors, nodes, VoterSets(voters=(change.key,)), state.epoch + 1)
 
 
 def apply_bytes(state: State, data: bytes) -> State:

@@ -22,7 +22,11 @@ from p2pcity.wire.limits import CHANGE_BYTES_MAX, CHANGE_STEPS_MAX
 
 Operation = Literal["voter", "learner", "observer", "remove"]
 
-_KINDS: Final = {"voters": frozenset(("kind", "steps")), "leave": frozenset(("kind",))}
+_KINDS: Final = {
+    "voters": frozenset(("kind", "steps")),
+    "leave": frozenset(("kind",)),
+    "recover": frozenset(("kind", "key", "incarnation")),
+}
 _STEP: Final = frozenset(("operation", "key"))
 _NODE: Final = frozenset(("member", "name", "incarnation", "addresses"))
 
@@ -58,13 +62,27 @@ class LeaveJoint:
     """From here on the incoming voters decide alone."""
 
 
-Change = ChangeVoters | LeaveJoint
+@dataclass(frozen=True, slots=True)
+class Recover:
+    """The next epoch begins: this node, under this incarnation, is all that is left of the city.
+
+    Made by an operator's word alone (`p2pcity raft recover`), when a quorum is gone for ever.
+    """
+
+    key: bytes
+    incarnation: bytes
+
+
+Change = ChangeVoters | LeaveJoint | Recover
 
 
 def encode(change: Change) -> bytes:
     """Return the bytes of a change; DecodeError when it breaks a rule of the protocol."""
     if isinstance(change, LeaveJoint):
         return cbor.encode({"kind": "leave"})
+    if isinstance(change, Recover):
+        fields = {"kind": "recover", "key": change.key, "incarnation": change.incarnation}
+        return cbor.encode(fields)
     steps: list[object] = [_step_value(step) for step in change.steps]
     data = cbor.encode({"kind": "voters", "steps": steps})
     decode(data)
@@ -82,6 +100,11 @@ def decode(data: bytes) -> Change:
     fields = read_exact_map(value, "the change", _KINDS[kind])
     if kind == "leave":
         return LeaveJoint()
+    if kind == "recover":
+        return Recover(
+            read_bytes(fields["key"], "the node's key", KEY_BYTES),
+            read_bytes(fields["incarnation"], "the incarnation", INCARNATION_BYTES),
+        )
     values = read_array(fields["steps"], "the steps", length_max=CHANGE_STEPS_MAX)
     steps = tuple(_read_step(item) for item in values)
     if not steps:

@@ -34,6 +34,8 @@ WRONG_NETWORK: Final = "wrong-network"
 PROTOCOL_TOO_OLD: Final = "protocol-too-old"
 PROTOCOL_TOO_NEW: Final = "protocol-too-new"
 OTHER_PARAMETERS: Final = "other-parameters"
+OLDER_EPOCH: Final = "older-epoch"
+NEWER_EPOCH: Final = "newer-epoch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Hello:
     `protocol_oldest` to `protocol` are the protocol versions it speaks; `parameters` is the
     digest of the shared limits; `time_ms` its clock, Unix milliseconds. `last_index` and `term`
     are where its raft log stands (None: it does not say), `promises` what it knows of voters.
+    `epoch` is the one in which it is a member, None while it is none.
     """
 
     network: bytes
@@ -57,6 +60,7 @@ class Hello:
     last_index: int | None = None
     term: int | None = None
     promises: tuple[Promise, ...] = ()
+    epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,8 @@ def make(key: PrivateKey, hello: Hello) -> bytes:
         payload["last_index"] = hello.last_index
     if hello.term is not None:
         payload["term"] = hello.term
+    if hello.epoch is not None:
+        payload["epoch"] = hello.epoch
     if hello.promises:
         payload["promises"] = listed(hello.promises)
     return cose.sign(key, CONTENT_TYPE, cbor.encode(payload))
@@ -128,6 +134,7 @@ def decode(data: bytes) -> tuple[bytes, Hello]:
         last_index=_optional(fields, "last_index"),
         term=_optional(fields, "term"),
         promises=read_promises(fields.get("promises"), "the promises"),
+        epoch=_optional(fields, "epoch"),
     )
     if hello.protocol_oldest > hello.protocol:
         raise DecodeError("protocol_oldest is above protocol")
@@ -142,7 +149,7 @@ def judge(mine: Hello, theirs: Hello) -> str | None:
     """Return why this node does not talk to the other one, None when it does.
 
     The first that applies of `wrong-network`, `protocol-too-old`, `protocol-too-new` (theirs,
-    seen from here) and `other-parameters`.
+    seen from here), `other-parameters`, `older-epoch` and `newer-epoch` (theirs).
     """
     if theirs.network != mine.network:
         return WRONG_NETWORK
@@ -152,6 +159,8 @@ def judge(mine: Hello, theirs: Hello) -> str | None:
         return PROTOCOL_TOO_NEW
     if theirs.parameters != mine.parameters:
         return OTHER_PARAMETERS
+    if mine.epoch is not None and theirs.epoch is not None and theirs.epoch != mine.epoch:
+        return OLDER_EPOCH if theirs.epoch < mine.epoch else NEWER_EPOCH
     return None
 
 

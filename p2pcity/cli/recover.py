@@ -1,0 +1,121 @@
+"""`p2pcity raft recover`: one node goes on alone when a quorum is gone for ever."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from p2pcity.cli.node_address import config_option
+from p2pcity.cli.output import json_option, print_json, print_pairs
+from p2pcity.cli.stopped_node import StoppedNode, stopped_node
+from p2pcity.crypto.keys import peer_id
+from p2pcity.errors import ConfigError
+
+if TYPE_CHECKING:
+    from p2pcity.ordering.recovery import Survey
+
+
+@click.command()
+@click.option(
+    "--yes-lose-what-is-missing",
+    "confirmed",
+    metavar="NETWORK",
+    help="The network's name, as a yes: whatever this node lacks is lost.",
+)
+@config_option
+@json_option
+def recover(confirmed: str | None, config_file: Path | None, is_json: bool) -> None:
+    """Let this stopped node go on alone, under the next epoch.
+
+    Only when so many orderers are gone for ever that no quorum can come back. Says what may be
+    lost, asks for the network's name, and writes. Every other node comes back as a new one:
+    p2pcity init in an empty directory, then p2pcity raft add with its card.
+    """
+    from p2pcity.ledger import recovery_marker
+    from p2pcity.ledger.segment_log import SegmentLog
+    from p2pcity.ordering import recovery
+
+    with stopped_node(config_file) as node:
+        raft_log = SegmentLog.open(node.directory.log)
+        try:
+            if raft_log.holes:
+                raise ConfigError(
+                    f"the log in {node.directory.log} is damaged",
+                    remedy="Recover on another node, or run `p2pcity check` to see what is wrong.",
+                )
+            if recovery_marker.finish(node.directory.recovery_marker, raft_log):
+                click.echo("an earlier recovery had been interrupted; it is finished now", err=True)
+            raft_log.bind_network(node.genesis.network)
+            found = recovery.survey(node.genesis, raft_log)
+            recovery.check_recoverable(found, node.key, raft_log.incarnation)
+            _show(node, found, is_json)
+            _confirm(node.genesis.name, confirmed)
+            now_ms = time.time_ns() // 1_000_000
+            entry, hard_state = recovery.begin_epoch(found, node.key, raft_log.incarnation, now_ms)
+            marker = node.directory.recovery_marker
+            recovery_marker.write(marker, raft_log, entry, hard_state)
+        finally:
+            raft_log.close()
+    epoch = found.state.epoch + 1
+    if is_json:
+        print_json("raft-recover", {"epoch": epoch, "index": entry.index, "term": entry.term})
+        return
+    print(f"epoch {epoch} begins at index {entry.index}: start this node, it decides alone")
+    print(
+        "then let every other node come back as a new one: p2pcity init in an empty directory, "
+        "p2pcity raft add with its card here; never start an old directory's node for this city"
+    )
+
+
+def _show(node: StoppedNode, found: Survey, is_json: bool) -> None:
+    from p2pcity.ordering.recovery import others
+
+    if is_json:
+        return
+    genesis, tip = node.genesis, found.tip
+    own = found.state.nodes[node.key]
+    print_pairs(
+        [
+            ("network", f"{genesis.name} ({genesis.network.hex()})"),
+            ("node", f"{own.member}/{own.name} ({peer_id(node.key)})"),
+            ("epoch", f"{found.state.epoch}, then {found.state.epoch + 1}"),
+            ("last index", f"{found.last_index} of term {found.last_term}"),
+            ("last block", f"height {tip.height}, {_time(tip.time_ms)}, {tip.hash.hex()}"),
+            (
+                "known committed",
+                f"index {found.hard_state.commit}, height {found.height_committed}",
+            ),
+            ("left out", ", ".join(others(found, node.key)) or "nobody"),
+        ]
+    )
+    print(
+        f"KEPT though not known to be committed: {found.kept_entries} entries "
+        f"({tip.height - found.height_committed} blocks, {found.kept_transactions} transactions)"
+    )
+    print(
+        f"LOST: whatever was committed beyond index {found.last_index}, after height {tip.height}. "
+        "A client may have been told that it is committed."
+    )
+    print(
+        "Of all nodes that are left, recover the one with the greatest last term, and of those the "
+        "one with the greatest last index. If a majority of the orderers can be started again, "
+        "start them, and do not recover."
+    )
+
+
+def _time(time_ms: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time_ms / 1000))
+
+
+def _confirm(name: str, confirmed: str | None) -> None:
+    if confirmed is None and sys.stdin.isatty():
+        confirmed = click.prompt("The network's name, to go on", default="", show_default=False)
+    if confirmed != name:
+        raise ConfigError(
+            "nothing was changed: the network's name was not given",
+            remedy=f"Accept the loss with --yes-lose-what-is-missing {name!r}.",
+        )
