@@ -416,6 +416,8 @@ class Parts:
             self.membership.connected(peer, info.incarnation)
             if info.hello is not None:
                 self.standing.connected(peer, info.hello)
+                if info.hello.last_index is not None:
+                    self.ordering.raw_node.report_log(peer, info.hello.last_index)
             return
         self.membership.disconnected(peer)
         self.standing.disconnected(peer)

@@ -136,6 +136,10 @@ class RawNode:
         """Say that messages to this peer were lost or its connection broke."""
         replication.note_unreachable(self._raft, peer)
 
+    def report_log(self, peer: NodeId, last_index: int) -> None:
+        """Say where a peer's log ends, by its own word on a new connection."""
+        replication.note_lost_log(self._raft, peer, last_index)
+
     def has_ready(self) -> bool:
         """Whether there is anything to do; False while a Ready is being worked on."""
         if self._outstanding is not None:

@@ -142,6 +142,20 @@ def note_unreachable(raft: Raft, peer: NodeId) -> None:
             raft.is_flush_due = True
 
 
+def note_lost_log(raft: Raft, peer: NodeId, last_index: int) -> None:
+    """A learner or observer came back with an older copy of its log: begin with it anew.
+
+    It counts for nothing, so nothing was promised. A voter can't be helped this way.
+    """
+    if raft.role is not Role.LEADER or raft.configuration.is_voter(peer):
+        return
+    progress = raft.progress.get(peer)
+    if progress is not None and last_index < progress.match:
+        next_index = raft.raft_log.last_index
+        raft.progress[peer] = Progress(match=0, next_index=next_index, tick=raft.ticks)
+        raft.is_flush_due = True
+
+
 def configure(raft: Raft, configuration: Configuration) -> None:
     """Put a committed configuration into effect.
 

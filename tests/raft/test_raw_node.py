@@ -214,3 +214,44 @@ def test_numbers_beyond_reason_from_followers(index: int) -> None:
     cluster.settle()
     cluster.propose("1", b"x")
     assert cluster.members["2"].up.status().commit == 2
+
+
+def test_a_learner_with_an_older_log_is_begun_with_anew() -> None:
+    """An old backup of a learner: without this it would reject for ever."""
+    cluster = Cluster(voters=1, learners=1)
+    cluster.elect("1")
+    node = cluster.members["1"].up
+    for _ in range(5):
+        node.propose(b"x")
+    cluster.settle()
+    last = node.last_index
+    assert node.status().progress["2"].match == last
+    node.report_log("2", last)
+    assert node.status().progress["2"].match == last
+    node.report_log("2", 2)
+    assert node.status().progress["2"].match == 0
+    probe = _next_append(node)
+    assert (probe.previous_index, len(probe.entries)) == (last - 1, 1)
+    # It has two entries, and says so; the leader goes on from there.
+    node.step("2", AppendAnswer(node.term, probe.previous_index, True, 2, node.term))
+    assert _next_append(node).previous_index == 2
+
+
+def test_a_voter_with_an_older_log_is_not_helped() -> None:
+    cluster = Cluster(voters=3)
+    cluster.elect("1")
+    cluster.settle()
+    node = cluster.members["1"].up
+    match = node.status().progress["2"].match
+    assert match > 0
+    node.report_log("2", 0)
+    node.report_log("9", 0)
+    assert node.status().progress["2"].match == match
+
+
+def _next_append(node: RawNode) -> Append:
+    """The one append that the node sends now."""
+    ready = node.ready()
+    node.advance(ready)
+    [message] = [message for _, message in ready.messages if isinstance(message, Append)]
+    return message

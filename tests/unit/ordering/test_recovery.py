@@ -83,7 +83,7 @@ def test_the_block_begins_the_next_epoch_and_nothing_else() -> None:
     assert block.transactions == ()
     assert block.change == change_wire.encode(Recover(OWN.public, INCARNATION))
     applier = Applier(chain.genesis.network, found.state, found.tip)
-    done = applier.apply(5, block, None, lambda _: None)  # type: ignore[arg-type]  # no transactions
+    done = applier.apply(5, block, None, lambda _: None)  # type: ignore[arg-type]  # unused
     assert done.change_refusal == ""
     assert applier.state.epoch == 1
     assert applier.state.sets.voters == (OWN.public,)
