@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from p2pcity.cli.chaos.wires import Wire, Wires
-from p2pcity.cli.testnet.local_network import LocalNetwork
 from tests.integration.process_case import (
     Author,
     Load,
@@ -119,24 +118,17 @@ def check_bent(tmp_path: Path, cut: Callable[[Sequence[str]], list[Wire]]) -> No
             load.wait_more(30)
             chosen = cut(wires.nodes)
             wires.hold(chosen)
-            load.targets = [_hub(network, wires, chosen)]
-            load.wait_more(1)
             term = term_of(network, wires.nodes)
-            load.wait_more(60)
+            # Who does not hear the leader acknowledges nothing: its clients go on to another node.
+            load.wait_more(60, deadline_s=90)
             grown = term_of(network, wires.nodes) - term
-            leaders = [name for name in wires.nodes if raft_of(network, name)["role"] == "leader"]
+            roles = {name: raft_of(network, name).get("role") for name in wires.nodes}
             wires.release(chosen)
-            load.targets = list(wires.nodes)
             load.wait_more(30)
         assert sum(wires.held_bytes[wire] for wire in chosen) > 0, "nothing was cut"
-        print(f"{grown} terms on, {leaders} lead; {load.count} acknowledged")
+        print(f"{grown} terms on, {roles}; {load.count} acknowledged")
         assert grown <= TERMS_MAX
         verify(network, load.acknowledged.values())
-
-
-def _hub(network: LocalNetwork, wires: Wires, cut: Sequence[Wire]) -> str:
-    """The node that hears the most others."""
-    return max(wires.nodes, key=lambda name: sum(wire not in cut for wire in wires.into(name)))
 
 
 @pytest.mark.long
