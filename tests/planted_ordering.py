@@ -208,7 +208,7 @@ ORDERING: Final[Mapping[str, Planted]] = {
         75,
     ),
     "torn-tail-kept": Planted(
-        "a torn tail stays, and new records follow it", _torn_tail_not_cut, 10
+        "a torn tail stays, and new records follow it", _torn_tail_not_cut, 60
     ),
     "corruption-cut": Planted(
         "damage below a sync mark is cut like a torn tail", _corruption_cut_as_a_tail, 12

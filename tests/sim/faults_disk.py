@@ -112,37 +112,45 @@ def _fill(storm: Storm) -> None:
     storm.later(storm.duration(2), empty)
 
 
+def turn_bit_over(node: Node, place: float, bit: int) -> bool:
+    """Damage a log at so much of its length, below a sync mark; False when it is too short."""
+    # The newest mark of a file has none above it.
+    sizes = {
+        name: max(0, file.protected_size - MARK_RECORD_BYTES)
+        for name, file in sorted(node.disk.names.items())
+    }
+    at = int(place * sum(sizes.values()))
+    for name, size in sizes.items():
+        if at < size:
+            file = node.disk.names[name]
+            file.cache[at] ^= 1 << bit
+            file.disk[at] ^= 1 << bit
+            node.is_corrupt = True
+            return True
+        at -= size
+    return False
+
+
 def _corrupt(storm: Storm) -> None:
-    """Flip a bit below a sync mark: the node must notice, and neither vote nor serve."""
+    """Flip a bit below a sync mark: the node must notice, and neither vote nor serve.
+
+    It comes back by itself, with what others give it.
+    """
     node = storm.victim()
     if node.is_corrupt or not storm.is_bad_disk_allowed():
         return
-    names = sorted(node.disk.names)
-    name = storm.random.choice(names)
-    file = node.disk.names[name]
-    # The newest mark has none above it.
-    size = file.protected_size - MARK_RECORD_BYTES
-    if size <= 0:
+    if not turn_bit_over(node, storm.random.random(), storm.random.randrange(8)):
         return
-    at, bit = storm.random.randrange(size), 1 << storm.random.randrange(8)
-
-    def flip() -> None:
-        file.cache[at] ^= bit
-        file.disk[at] ^= bit
-
-    flip()
-    node.is_corrupt = True
     if storm.random.random() < 0.7:
         node.crash()
         storm.start(node)
+    else:
+        storm.later(storm.duration(4), lambda: _restart_one(storm, node))
 
-    def repair() -> None:
-        """The newest copy of the disk is put back, whole."""
-        flip()
-        node.is_corrupt = False
-        storm.start(node)
 
-    storm.later(storm.duration(4), repair)
+def _restart_one(storm: Storm, node: Node) -> None:
+    node.crash()
+    storm.start(node)
 
 
 def _wipe(storm: Storm) -> None:

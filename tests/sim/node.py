@@ -19,6 +19,7 @@ from p2pcity.errors import (
     Unavailable,
 )
 from p2pcity.ledger.segment_log import SegmentLog
+from p2pcity.ledger.segment_repair import Mender
 from p2pcity.mempool.mempool import MempoolConfig
 from p2pcity.ordering.clock_rule import ClockRule
 from p2pcity.ordering.clocks import Clocks
@@ -40,6 +41,7 @@ from tests.sim.desk import Answer, Desk
 from tests.sim.door import Door
 from tests.sim.files import MemoryDisk, PowerLoss
 from tests.sim.gossip import Gossip
+from tests.sim.mending import Mending
 from tests.sim.network import RAFT
 from tests.sim.reads import Reads
 from tests.sim.sockets import Call, as_read
@@ -91,6 +93,8 @@ class Node:
         self.is_up = False
         self.is_paused = False
         self.is_corrupt = False
+        self.mending: Mending | None = None
+        self._dead_gaps: set[str] = set()
         self.was_wiped = False
         self.life = 0
         self.clock = WallClock(self.world)
@@ -125,6 +129,13 @@ class Node:
     def is_leader(self) -> bool:
         """Whether this node runs and takes itself for the leader."""
         return self.is_up and self.raw_node.is_leader
+
+    @property
+    def readable_log(self) -> SegmentLog | None:
+        """The log that others may ask for entries; None while this node is down."""
+        if self.is_up:
+            return self.log
+        return None if self.mending is None else self.mending.log
 
     @property
     def key(self) -> bytes:
@@ -190,15 +201,36 @@ class Node:
     def start(self) -> bool:
         """Start from the disk; False when the node refuses to (and says why in `refusals`)."""
         assert not self.is_up, f"{self} runs already"
-        city = self.cluster.city
+        if self.mending is not None:
+            return True
         self.life += 1
         self._held.clear()
         self.is_paused = False
+        return self.reopen(Mender(self.cluster.city.genesis.network))
+
+    def reopen(self, mender: Mender) -> bool:
+        """Open the log with what is known of its damage; take part once it has no holes."""
+        if self.mending is not None:
+            self.mending.log.close()
         try:
-            log = self.storage.open(self.incarnation, city.genesis.network)
+            log = self.storage.open(self.incarnation, mender)
         except LedgerError as error:
             return self._refuse(error)
-        check(not self.is_corrupt, f"{self} starts from a corrupt disk")
+        if log.mended or not self._dead_gaps.issuperset(log.gaps):
+            check(self.is_corrupt, f"{self} finds damage that nobody made: {log.gaps}")
+        if log.holes:
+            if self.mending is None:
+                self.world.struck["corruption"] += 1
+                self.mending = Mending(self, log)
+            else:
+                self.mending.take(log)
+            return True
+        if log.mended:
+            self.world.struck["log repaired"] += 1
+        self.mending = None
+        self.is_corrupt = False
+        # What was replaced later can't be made again, and stays.
+        self._dead_gaps.update(log.gaps)
         if log.recovery is not None:
             self.world.struck["torn tail"] += 1
         check(self.views.applied_index <= log.last_index, f"{self} lost what it applied")
@@ -261,7 +293,7 @@ class Node:
         self.gossip.offer_again(list(self.outbox.values()))
         self.after(self.random.randrange(settings.tick), self._tick)
         self.world.note("start", self.number, log.last_index)
-        self._turn()
+        self.turn()
 
     def _refuse(self, error: LedgerError) -> bool:
         """A disk that can't be used: only injected faults may be the reason."""
@@ -292,6 +324,9 @@ class Node:
 
     def crash(self) -> None:
         """The process ends, the machine goes on: what was written stays written."""
+        if self.mending is not None:
+            self.mending = None
+            self.life += 1
         if not self.is_up:
             return
         save, self.saving = self.saving, None
@@ -354,7 +389,7 @@ class Node:
         self.steward.tick()
         self.gossip.tick()
         self.reads.tick()
-        self._turn()
+        self.turn()
 
     def receive(self, sender: str, incarnation: bytes, message: Message) -> None:
         """Take a Raft message off the wire; `incarnation` is the sender's."""
@@ -365,13 +400,9 @@ class Node:
             return
         self.clock_rule.take(sender, message)
         self.raw_node.step(sender, message)
-        self._turn()
+        self.turn()
 
     def turn(self) -> None:
-        """There may be work."""
-        self._turn()
-
-    def _turn(self) -> None:
         """`OrderingLoop._turn`, up to the next wait for the disk."""
         try:
             while self.is_up and self.saving is None:
@@ -411,7 +442,7 @@ class Node:
         except LedgerError as error:
             self.fail(error)
             return
-        self._turn()
+        self.turn()
 
     def _send(self, receiver: str, message: Message) -> None:
         cluster = self.cluster

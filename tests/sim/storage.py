@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from p2pcity.ledger.records import MARK_RECORD_BYTES
 from p2pcity.ledger.segment_log import SegmentLog
+from p2pcity.ledger.segment_repair import Mender
 from p2pcity.wire.raft import Entry, HardState
 from tests.sim.files import MemoryDisk
 
@@ -65,17 +66,22 @@ class Storage:
         mark_key = self.disk.random.randbytes(16)
         SegmentLog.create(cast(Any, self.disk.directory), incarnation, mark_key=mark_key)
 
-    def open(self, incarnation: bytes, network: bytes) -> SegmentLog:
-        """What a start does, in its order; raises what the log raises."""
+    def open(self, incarnation: bytes, mender: Mender) -> SegmentLog:
+        """What a start does, in its order; raises what the log raises.
+
+        A log with holes is as good as none: it counts for nothing until they are filled.
+        """
         log = SegmentLog.open(
             cast(Any, self.disk.directory),
             clock=lambda: 0.0,
             cache_bytes_max=self._cache_bytes_max,
             segment_bytes_max=self._segment_bytes_max,
+            mender=mender,
         )
         assert log.incarnation == incarnation, "nobody changes disks between nodes"
-        log.bind_network(network)
-        self.durable.recovered(log)
+        if not log.holes:
+            log.bind_network(mender.network)
+            self.durable.recovered(log)
         return log
 
     def save(

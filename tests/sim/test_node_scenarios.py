@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.sim.faults_disk import turn_bit_over
 from tests.sim.run import run_seed
 from tests.sim.stage import hold, staged
 
@@ -20,7 +21,24 @@ def test_seeds_hold_when_writes_are_torn() -> None:
 
 @pytest.mark.scenario("A5", tier="S")
 def test_seeds_hold_when_bits_of_a_minority_turn_over() -> None:
-    hold(("corruption",))
+    struck = hold(("corruption",))
+    assert struck["log repaired"]
+
+
+@pytest.mark.scenario("A6", tier="S")
+def test_nodes_that_are_all_damaged_elsewhere_mend_each_other() -> None:
+    for seed in range(1, 9):
+        with staged(seed, 3) as stage:
+            stage.wait_acknowledged(30, 120)
+            for node in stage.nodes:
+                node.crash()
+            for number, node in enumerate(stage.nodes):
+                assert turn_bit_over(node, (number + 0.5) / 3, seed % 8)
+            for node in stage.nodes:
+                assert node.start()
+            stage.wait_acknowledged(10, 120)
+            assert all(node.is_up for node in stage.nodes)
+            assert stage.world.struck["log repaired"]
 
 
 @pytest.mark.scenario("A10", "A11", "A12", "A13", tier="S")

@@ -1,0 +1,82 @@
+"""A simulated node whose log has holes asks the others for what is missing (`node/log_repair.py`).
+
+It takes part in nothing else, but gives the others what it has itself.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from p2pcity.errors import LedgerError
+from p2pcity.ledger.segment_log import SegmentLog
+from p2pcity.ledger.segment_repair import Mender
+from p2pcity.sync.repair import Repair
+from p2pcity.wire.limits import BLOCK_BYTES_MAX
+from p2pcity.wire.sync import EntriesAnswer, EntriesQuery
+from tests.sim.network import GOSSIP
+from tests.sim.world import SECOND
+
+if TYPE_CHECKING:
+    from tests.sim.node import Node
+
+_ROUND: Final = SECOND // 2
+_ENTRIES_MAX: Final = 8
+
+
+def answer(log: SegmentLog, question: EntriesQuery) -> EntriesAnswer | None:
+    """What a node with this log answers; None when it finds its own damaged."""
+    entries = []
+    if 1 <= question.index <= log.last_index:
+        end = min(log.last_index, question.index + _ENTRIES_MAX - 1) + 1
+        try:
+            entries = log.entries(question.index, end, BLOCK_BYTES_MAX)
+        except LedgerError:
+            return None
+    state = log.hard_state
+    return EntriesAnswer(question.index, state.term, state.commit, tuple(entries))
+
+
+class Mending:
+    """One log with holes, round by round, until others gave what is missing."""
+
+    def __init__(self, node: "Node", log: SegmentLog) -> None:
+        self._node = node
+        self._repair = Repair(log.holes)
+        self.log = log
+        node.after(_ROUND, self._round)
+
+    def _round(self) -> None:
+        node, repair = self._node, self._repair
+        node.after(_ROUND, self._round)
+        tried = repair.entries, dict(repair.committed)
+        repair.begin_round()
+        for other in node.cluster.nodes:
+            if other is not node and self._reaches(other):
+                self._ask(other)
+        if (repair.entries, repair.committed) != tried:
+            mender = Mender(node.cluster.city.genesis.network, repair.entries, repair.committed)
+            node.reopen(mender)
+
+    def take(self, log: SegmentLog) -> None:
+        """The log was opened anew, and still has holes."""
+        if log.holes != self.log.holes:
+            self._repair = Repair(log.holes)
+        self.log = log
+
+    def _reaches(self, other: "Node") -> bool:
+        links = self._node.cluster.network.links[GOSSIP]
+        ways = (
+            links[self._node.number][other.number],
+            links[other.number][self._node.number],
+        )
+        return all(not link.cuts and not self._loses(link.loss) for link in ways)
+
+    def _loses(self, loss: int) -> bool:
+        return self._node.random.random() * 1000 < loss
+
+    def _ask(self, other: "Node") -> None:
+        log = other.readable_log
+        while log is not None and (question := self._repair.question(other.name)) is not None:
+            found = answer(log, question)
+            if found is None:
+                self._repair.refused(other.name, question)
+            else:
+                assert self._repair.take(other.name, question, found), "it fits the question"
