@@ -234,6 +234,16 @@ def test_acknowledged_entries_cut_off_are_missed(past: Past, data: Path) -> None
 
 
 @pytest.mark.scenario("A7", tier="P")
+def test_a_log_that_is_gone_or_empty(past: Past, data: Path) -> None:
+    """A node that forgot what it voted for is no voter: it does not start."""
+    file = last_file(data / "log")
+    os.truncate(file, 0)
+    assert "corrupt" in run_refuses(past, data, 10)["reason"]
+    file.unlink()
+    assert "p2pcity init" in run_refuses(past, data, 2)["remedy"]
+
+
+@pytest.mark.scenario("A7", tier="P")
 def test_a_damaged_outbox(past: Past, data: Path) -> None:
     (data / "outbox.db").write_bytes(b"garbage" * 5_000)
     for name in ("outbox.db-wal", "outbox.db-shm"):
@@ -293,6 +303,20 @@ def damage_the_wal_of_views(data: Path) -> None:
         flip(path, 8 * (page * 4096 + 200))
 
 
+def delete_shared_memory(data: Path) -> None:
+    for name in ("views.db-shm", "outbox.db-shm"):
+        (data / name).unlink(missing_ok=True)
+
+
+def cut_the_wal_of_views(data: Path) -> None:
+    path = data / "views.db-wal"
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def delete_the_wal_of_views(data: Path) -> None:
+    (data / "views.db-wal").unlink()
+
+
 def tear_a_record(data: Path) -> None:
     """As a crash in the middle of a write leaves it: half of the next entry."""
     file = last_file(data / "log")
@@ -329,13 +353,25 @@ HARMLESS: Final[list[tuple[Callable[[Path], None], str]]] = [
 ]
 
 
+MISSING: Final[list[tuple[Callable[[Path], None], str]]] = [
+    (delete_shared_memory, ""),
+    (cut_the_wal_of_views, ""),
+    (delete_the_wal_of_views, ""),
+]
+
+
+@pytest.mark.parametrize(
+    "damages", [HARMLESS, pytest.param(MISSING, marks=pytest.mark.long)], ids=["most", "missing"]
+)
 @pytest.mark.scenario("A4", "A7", tier="P")
-def test_what_can_be_mended_is(tmp_path: Path) -> None:
+def test_what_can_be_mended_is(
+    tmp_path: Path, damages: list[tuple[Callable[[Path], None], str]]
+) -> None:
     """Killed, damaged and started again, once for each damage, while the others go on."""
     with running_network(tmp_path) as network:
         told: list[Acknowledgement] = []
         data = network.node(NODE).config.node.data_dir
-        for damage, said in HARMLESS:
+        for damage, said in damages:
             with Load(network) as load:
                 load.wait_more(30)
             wait_equal(network)
