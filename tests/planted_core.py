@@ -184,6 +184,15 @@ def _older_save_counted() -> AbstractContextManager[Any]:
     return mock.patch.object(RaftLog, "mark_stable", mark_stable)
 
 
+def _applied_twice() -> AbstractContextManager[Any]:
+    real = RawNode.__init__
+
+    def init(self: RawNode, *arguments: Any, applied: int = 0) -> None:
+        real(self, *arguments, applied=max(0, applied - 1))
+
+    return mock.patch.object(RawNode, "__init__", init)
+
+
 def _joint_state_not_seen() -> AbstractContextManager[Any]:
     return mock.patch.object(Configuration, "is_joint", False)
 
@@ -266,6 +275,11 @@ CORE: Final[dict[str, Planted]] = {
         "a second change is proposed before the first is in effect",
         _changes_overlap,
         story="change_one_at_a_time",
+    ),
+    "applied-twice": Planted(
+        "the last change before a restart is handed out once more",
+        _applied_twice,
+        story="change_crash_in_joint",
     ),
     "joint-state-not-seen": Planted(
         "a joint state is entered a second time, and never left",
