@@ -228,7 +228,7 @@ def _remembered(good: Carried) -> Iterator[Case]:
         "A copy without one of its bodies came first.",
         earlier=[transaction.join_carried(signed, events[:1]).hex()],
     )
-    second = transaction.join_carried(_sign_otherwise(good), events)
+    second = transaction.join_carried(sign_otherwise(good, AUTHOR), events)
     assert transaction.examine(second, NETWORK).transaction.id == good.transaction.id
     yield _case(
         "same-id-other-signature",
@@ -249,15 +249,15 @@ def _remembered(good: Carried) -> Iterator[Case]:
     )
 
 
-def _sign_otherwise(good: Carried) -> bytes:
-    """A second valid Ed25519 signature by the same key on the same bytes (RFC 8032, other r)."""
+def sign_otherwise(good: Carried, author: keys.PrivateKey) -> bytes:
+    """A second valid Ed25519 signature by its author on the same bytes (RFC 8032, other r)."""
     message = good.transaction.signed.to_be_signed
-    digest = bytearray(sha512(AUTHOR.seed).digest()[:32])
+    digest = bytearray(sha512(author.seed).digest()[:32])
     digest[0] &= 248
     digest[31] = digest[31] & 127 | 64
     nonce = bindings.crypto_core_ed25519_scalar_reduce(sha512(b"another nonce").digest())
     point = bindings.crypto_scalarmult_ed25519_base_noclamp(nonce)
-    hashed = sha512(point + AUTHOR.public + message).digest()
+    hashed = sha512(point + author.public + message).digest()
     challenge = bindings.crypto_core_ed25519_scalar_reduce(hashed)
     secret = bindings.crypto_core_ed25519_scalar_reduce(bytes(digest) + bytes(32))
     product = bindings.crypto_core_ed25519_scalar_mul(challenge, secret)

@@ -15,6 +15,7 @@ from p2pcity.wire.block import Block
 from p2pcity.wire.limits import RULES_VERSION
 from p2pcity.wire.transaction import Carried, join_carried
 from tests.chain_case import AUTHOR, CLERK, NOW_MS, STRANGER, Chain, make_genesis
+from tests.vectors_admission import sign_otherwise
 
 
 class Known:
@@ -106,6 +107,17 @@ def test_the_same_id_twice_in_one_block(chain: Chain, known: Known) -> None:
     assert outcomes(chain, known, carried, carried) == ["applied", "duplicate"]
 
 
+@pytest.mark.scenario("E3", tier="U")
+def test_one_content_under_two_signatures_is_one_transaction(chain: Chain, known: Known) -> None:
+    first = chain.carried()
+    data = join_carried(sign_otherwise(first, AUTHOR), first.events)
+    second = transaction_wire.examine(data, make_genesis().network)
+    assert (second.id, second.data == first.data) == (first.id, False)
+    assert outcomes(chain, known, first, second) == ["applied", "duplicate"]
+    assert outcomes(chain, known, second, first) == ["applied", "duplicate"]
+
+
+@pytest.mark.scenario("E3", tier="U")
 def test_a_harmed_copy_does_not_take_the_id(chain: Chain, known: Known) -> None:
     carried = chain.carried()
     bad = harmed(carried)
@@ -237,7 +249,7 @@ def test_what_was_examined_is_not_examined_again(chain: Chain, known: Known) -> 
 def test_examine_unseen_leaves_out_what_is_known(chain: Chain) -> None:
     seen, unseen, bad = chain.carried(), chain.carried(), harmed(chain.carried())
     block = chain.make([seen, unseen, bad, unseen])
-    found = examine_unseen(block, {seen.digest: seen}.get, chain.genesis.network)
+    found = examine_unseen(block, {seen.digest: seen}.get, make_genesis().network)
     assert set(found) == {unseen.digest, bad.digest}
     examined, refused = found[unseen.digest], found[bad.digest]
     assert isinstance(examined, Carried)
