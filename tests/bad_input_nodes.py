@@ -75,9 +75,8 @@ def _locked(place: Place) -> Command:
 
 
 def _other_data(place: Place) -> Command:
-    own = place.new_node()
-    other = LocalNetwork.create(place.directory / "other", nodes=1, orderers=1)
-    return _run(own, "--data-dir", str(other.nodes[0].directory / "data"))
+    own, other = LocalNetwork.create(place.directory / "other", nodes=2, orderers=1).nodes
+    return _run(own.directory, "--data-dir", str(other.directory / "data"))
 
 
 def _other_genesis(place: Place) -> Command:
@@ -315,8 +314,8 @@ NODE_CASES: Final = (
     CommandCase(
         "data directory of another node",
         2,
-        "incarnation",
-        "node.card is in the genesis",
+        "it is the one of node2/node2",
+        "its own data directory",
         _other_data,
     ),
     CommandCase(

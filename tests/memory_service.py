@@ -8,6 +8,7 @@ import trio
 from p2pcity.api.service import (
     Answer,
     BlockTransaction,
+    ChangeWanted,
     Cursor,
     EventBatch,
     EventFilter,
@@ -51,6 +52,7 @@ class MemoryService:
         self.names: dict[bytes, tuple[bytes, int]] = {}
         self.reads: list[bool] = []
         self.transfers: list[str | None] = []
+        self.changes: list[ChangeWanted] = []
         self._salts = count(1)
         self._grown = trio.Event()
 
@@ -183,6 +185,18 @@ class MemoryService:
         await self._enter()
         self.transfers.append(to)
         return {"to": to}
+
+    async def change_voters(self, wanted: ChangeWanted) -> Mapping[str, object]:
+        """Note what was wanted."""
+        await self._enter()
+        self.changes.append(wanted)
+        return {"is_in_effect": True}
+
+    async def what_if(self, wanted: ChangeWanted) -> Mapping[str, object]:
+        """Whatever it is, it is safe."""
+        await self._enter()
+        self.changes.append(wanted)
+        return {"verdict": "SAFE"}
 
     def commit(self) -> None:
         """Put what is pending into one block."""

@@ -159,6 +159,7 @@ def block(item: StoredBlock) -> dict[str, object]:
             }
             for entry in item.transactions
         ],
+        "change": None if item.change is None else item.change.hex(),
     }
 
 

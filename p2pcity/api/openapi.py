@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from p2pcity.api import cloudevents, problems, schemas
+from p2pcity.api import cloudevents, problems, schemas, submitting
 from p2pcity.api.dispatch import BINARY, Operation, Reply
 
 VERSION: Final = "1.0.0"
@@ -99,6 +99,7 @@ def _body_schema(content_type: str) -> dict[str, Any]:
     name = {
         cloudevents.STRUCTURED: "CloudEvent",
         cloudevents.BATCHED: "CloudEventBatch",
+        submitting.JSON: "Change",
     }.get(content_type, "Bytes")
     return {"$ref": f"#/components/schemas/{name}"}
 

@@ -7,6 +7,7 @@
 | MempoolFull | 429 and Retry-After | `queue-full` |
 | NotLeader, ProposalDropped, Unavailable, other LocalError | 503 and Retry-After | \
 `not-leader`, `overloaded`, `unavailable` |
+| ChangeRefused | 409 | `change-refused` |
 | ConfigError (of an argument) | 400 | `bad-parameter` |
 | RemoteError (a peer failed) | 503 and Retry-After | `unavailable` |
 | LedgerError | 503 | `ledger`: the node is about to stop |
@@ -23,6 +24,7 @@ from typing import Final
 from starlette.responses import Response
 
 from p2pcity.errors import (
+    ChangeRefused,
     ConfigError,
     DecodeError,
     LedgerError,
@@ -105,6 +107,8 @@ def from_error(error: P2PCityError) -> Problem:
                 members={"leader": leader},
                 retry_after_ms=RETRY_AFTER_MS,
             )
+        case ChangeRefused():
+            return Problem(409, "change-refused", text, remedy=error.remedy)
         case Unavailable(retry_after_ms=wait_ms):
             remedy = error.remedy or "Send again after the time in Retry-After."
             return Problem(503, "unavailable", text, remedy=remedy, retry_after_ms=wait_ms)

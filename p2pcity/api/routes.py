@@ -10,7 +10,16 @@ from typing import Final
 
 from starlette.responses import Response
 
-from p2pcity.api import cloudevents, json_mapping, parameters, reading, schemas, stream, submitting
+from p2pcity.api import (
+    administering,
+    cloudevents,
+    json_mapping,
+    parameters,
+    reading,
+    schemas,
+    stream,
+    submitting,
+)
 from p2pcity.api.dispatch import BINARY, Context, Operation, Parameter, Reply
 from p2pcity.api.openapi import document
 from p2pcity.wire.limits import TRANSACTION_BYTES_MAX
@@ -67,6 +76,33 @@ _SUBMITTED: Final = (
 def _shown(path: str, name: str, summary: str, read: reading.Show) -> Operation:
     reply = Reply(200, summary, {submitting.JSON: "Object"})
     return Operation("GET", path, name, summary, "read", reading.show(read), (reply,))
+
+
+_CHANGED: Final = (
+    Reply(200, "It is in effect on this node.", {submitting.JSON: "Object"}),
+    Reply(409, "It does not fit, or is unsafe and not forced."),
+)
+_CHANGE_SUMMARIES: Final = {
+    "add": "Take new nodes in, by their cards. Unix socket of the leader only.",
+    "remove": "Remove nodes. Unix socket of the leader only.",
+    "promote": "Let learners vote. Unix socket of the leader only.",
+    "demote": "Let voters only follow. Unix socket of the leader only.",
+    "replace": "Take new nodes in and remove others. Unix socket of the leader only.",
+}
+_CHANGES: Final = tuple(
+    Operation(
+        "POST",
+        f"/v1/admin/{name}",
+        f"{name}Nodes",
+        _CHANGE_SUMMARIES[name],
+        "local",
+        administering.change(name),
+        _CHANGED,
+        (),
+        {submitting.JSON: administering.CHANGE_BYTES_MAX},
+    )
+    for name in administering.OPERATIONS
+)
 
 
 async def _get_openapi(context: Context) -> Response:
@@ -204,7 +240,22 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "local",
         reading.post_transfer,
         (Reply(200, "The handover has begun.", {submitting.JSON: "Object"}),),
-        (_query("to", schemas.TEXT, "A voter's peer id; the best one without it."),),
+        (_query("to", schemas.TEXT, "A voter by peer id or name; the best one without it."),),
+    ),
+    *_CHANGES,
+    Operation(
+        "POST",
+        "/v1/admin/what-if",
+        "whatIf",
+        "Judge a change of who orders without making it. Unix socket of the leader only.",
+        "local",
+        administering.post_what_if,
+        (
+            Reply(200, "SAFE or UNSAFE, with the figures.", {submitting.JSON: "Object"}),
+            Reply(409, "The change does not fit."),
+        ),
+        (),
+        {submitting.JSON: administering.CHANGE_BYTES_MAX},
     ),
     Operation(
         "GET",

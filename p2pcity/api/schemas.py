@@ -158,6 +158,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
                     }
                 ),
             },
+            "change": _null({"type": "string", "description": "of who orders: its bytes in hex"}),
         }
     ),
     "Health": _object(
@@ -165,6 +166,40 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "is_ok": {"type": "boolean"},
             "reasons": {"type": "array", "items": {"type": "string"}},
         }
+    ),
+    "Change": _object(
+        {
+            "operation": {
+                "enum": ["add", "remove", "promote", "demote", "replace"],
+                "description": "of what-if alone",
+            },
+            "cards": {
+                "type": "array",
+                "maxItems": 32,
+                "items": {"type": "string", "contentEncoding": "base64"},
+                "description": "cards of new nodes",
+            },
+            "nodes": {
+                "type": "array",
+                "maxItems": 32,
+                "items": TEXT,
+                "description": "nodes by peer id, member/name, name or member",
+            },
+            "force": {
+                "type": "array",
+                "maxItems": 32,
+                "items": TEXT,
+                "description": "nodes for which an unsafe change is made all the same",
+            },
+            "is_observer": {"type": "boolean", "description": "the new nodes never vote"},
+            "timeout_ms": {"type": "integer", "minimum": 1, "maximum": 60_000},
+        },
+        "operation",
+        "cards",
+        "nodes",
+        "force",
+        "is_observer",
+        "timeout_ms",
     ),
     "Object": {"type": "object"},
     "Bytes": {"type": "string", "contentMediaType": "application/octet-stream"},

@@ -221,7 +221,8 @@ class BlockTransaction:
 class StoredBlock:
     """A block as stored; height 0 is the genesis, whose `data` is the genesis file.
 
-    `parent` is None for the genesis. `tree_size` is the ledger's after this block.
+    `parent` is None for the genesis. `tree_size` is the ledger's after this block. `change` are
+    the bytes of its change of who orders: one more leaf, behind the transactions.
     """
 
     height: int
@@ -233,6 +234,7 @@ class StoredBlock:
     data: bytes
     transactions: tuple[BlockTransaction, ...]
     tree_size: int | None = None
+    change: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +243,25 @@ class Health:
 
     is_ok: bool
     reasons: tuple[str, ...] = ()
+
+
+ChangeOperation = Literal["add", "remove", "promote", "demote", "replace"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeWanted:
+    """A change of who orders, as an operator asks for it.
+
+    `cards` are the bytes of cards of new nodes, `nodes` name known ones (peer id, member/name,
+    name or member), `force` those for which an unsafe change is to be made all the same.
+    """
+
+    operation: ChangeOperation
+    cards: tuple[bytes, ...] = ()
+    nodes: tuple[str, ...] = ()
+    force: tuple[str, ...] = ()
+    is_observer: bool = False
+    timeout_ms: int = 30_000
 
 
 class Service(Protocol):
@@ -350,4 +371,17 @@ class Service(Protocol):
         Raises NotLeader when this node does not lead, Unavailable when nobody can take over,
         ConfigError when `to` is no voter.
         """
+        ...
+
+    async def change_voters(self, wanted: ChangeWanted) -> Mapping[str, object]:
+        """Change who orders, and return once that is in effect; JSON-able answer.
+
+        Raises NotLeader when this node does not lead, ConfigError and DecodeError for what was
+        named wrongly, ChangeRefused when the change does not fit or is unsafe and not forced,
+        Unavailable when it is not in effect in time.
+        """
+        ...
+
+    async def what_if(self, wanted: ChangeWanted) -> Mapping[str, object]:
+        """Judge a change without making it; JSON-able answer. Raises as `change_voters`."""
         ...

@@ -14,7 +14,7 @@ from p2pcity.cli.output import json_option, print_json, print_pairs
 from p2pcity.crypto.keys import PrivateKey, peer_id
 from p2pcity.errors import ConfigError, DecodeError
 from p2pcity.node.config import KEYS, NetSection
-from p2pcity.node.config_reading import parse
+from p2pcity.node.config_reading import load, parse
 from p2pcity.node.places import CONFIG_NAME
 from p2pcity.wire import card as card_wire
 from p2pcity.wire import genesis as genesis_wire
@@ -42,6 +42,12 @@ _CONFIG_HEAD = """\
 @click.option("--listen", multiple=True, help="Multiaddr to listen on (more than once if needed).")
 @click.option("--announce", multiple=True, help="Multiaddr that others dial, if not the same.")
 @click.option("--http", default="", metavar="HOST:PORT", help="Serve HTTP over TCP too.")
+@click.option(
+    "--rejoin",
+    "is_rejoining",
+    is_flag=True,
+    help="Make a new log and card for the node in DIR whose log was lost.",
+)
 @json_option
 def init(
     directory: Path,
@@ -52,14 +58,19 @@ def init(
     listen: tuple[str, ...],
     announce: tuple[str, ...],
     http: str,
+    is_rejoining: bool,
     is_json: bool,
 ) -> None:
     """Make the keys, the log and the configuration of one node.
 
     DIR gets p2pcity.toml, node.key, author.key, node.card and data/. Nothing is overwritten.
     Hand node.card to whoever makes the genesis (`p2pcity genesis new`), and put the genesis
-    they send back into DIR as genesis.cbor.
+    they send back into DIR as genesis.cbor. A city that runs already takes the node in by its
+    card: p2pcity raft add.
     """
+    if is_rejoining:
+        _rejoin(directory, is_json)
+        return
     _check_absent(directory)
     genesis_bytes = None if genesis is None else read_file(genesis, "--genesis")
     network = None if genesis_bytes is None else genesis_wire.decode(genesis_bytes).network
@@ -87,6 +98,17 @@ def init(
     print_pairs([(name.replace("_", " "), value) for name, value in facts.items()])
     if not addresses:
         print("The card has no address that others can dial: use --announce, or rely on mDNS.")
+
+
+def _rejoin(directory: Path, is_json: bool) -> None:
+    from p2pcity.cli.rejoin import rejoin
+
+    config = load(directory / CONFIG_NAME).config
+    facts = rejoin(directory, config, config.net.announce or dialled(config.net.listen))
+    if is_json:
+        print_json("init", facts)
+        return
+    print_pairs([(name.replace("_", " "), value) for name, value in facts.items()])
 
 
 def _check_absent(directory: Path) -> None:

@@ -21,7 +21,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "config": ("p2pcity.cli.config:config", "Print each setting and where its value came from."),
     "status": ("p2pcity.cli.status:status", "Show a node on one screen."),
     "peers": ("p2pcity.cli.peers:peers", "List a node's peers."),
-    "raft": ("p2pcity.cli.raft:raft", "Look at ordering, and move leadership."),
+    "raft": ("p2pcity.cli.raft:raft", "Look at ordering, and change who orders."),
     "submit": ("p2pcity.cli.submit:submit", "Send events to a node."),
     "ingest": ("p2pcity.cli.ingest.command:ingest", "Load a file of records as signed events."),
     "tail": ("p2pcity.cli.tail:tail", "Print events as they are committed."),

@@ -10,12 +10,13 @@ import click
 from p2pcity.cli import exit_codes
 from p2pcity.cli.node_address import node_option, open_client, token_option
 from p2pcity.cli.output import json_option, print_json, print_table, watch, watch_option
+from p2pcity.cli.raft_changes import add, demote, promote, remove, replace, what_if
 from p2pcity.cli.recover import recover
 
 
 @click.group()
 def raft() -> None:
-    """Look at ordering, and move leadership."""
+    """Look at ordering, and change who orders."""
 
 
 raft.add_command(recover)
@@ -43,12 +44,16 @@ def status(
         return watch(is_watching, turn)
 
 
+for _command in (add, remove, promote, demote, replace, what_if):
+    raft.add_command(_command)
+
+
 @raft.command()
-@click.argument("peer", required=False)
+@click.argument("peer", metavar="[NODE]", required=False)
 @node_option
 @json_option
 def transfer(peer: str | None, node_address: str | None, is_json: bool) -> None:
-    """Hand leadership to PEER, or to the orderer that is furthest.
+    """Hand leadership to NODE, or to the orderer that is furthest.
 
     Works on the leader's own Unix socket only.
     """
@@ -65,7 +70,7 @@ def _print(document: dict[str, Any]) -> None:
         (
             row["name"],
             f"…{row['peer'][-8:]}",
-            "leader" if row["is_leader"] else row["role"],
+            "leader" if row["is_leader"] else row["place"],
             row["is_voter"],
             row["is_reachable"],
             row["match_index"],

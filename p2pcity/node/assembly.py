@@ -15,6 +15,7 @@ from p2pcity.ledger.data_directory import DataDirectory
 from p2pcity.mempool.mempool import Mempool, MempoolConfig
 from p2pcity.net.config import NetConfig
 from p2pcity.net.network import Handlers, Network
+from p2pcity.node.administration import Administration
 from p2pcity.node.anti_entropy import AntiEntropy
 from p2pcity.node.apply_loop import ApplyLoop, ended_ids, settled
 from p2pcity.node.config import Config
@@ -321,7 +322,12 @@ class Parts:
             reading=self.reading,
             status=self.status,
             ordering=self.ordering,
-            membership=self.membership,
+            administration=Administration(
+                ordering=self.ordering,
+                members=self.members,
+                membership=self.membership,
+                now_ms=self.now_ms,
+            ),
             own_id=identity.peer_id,
             is_disk_low=self.status.is_disk_low,
         )

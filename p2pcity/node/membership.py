@@ -124,7 +124,7 @@ class Membership:
             return
         if len(self._wiped) < 1024:
             self._wiped.add((peer, incarnation))
-        _logger.error(
+        _logger.warning(
             "peer_wiped",
             peer=peer,
             member=node.member,

@@ -303,6 +303,7 @@ class Reading:
             data,
             tuple(listed),
             record.tree_size,
+            block.change,
         )
 
 

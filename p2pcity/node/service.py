@@ -6,6 +6,7 @@ import trio
 
 from p2pcity.api.service import (
     Answer,
+    ChangeWanted,
     Cursor,
     EventBatch,
     EventFilter,
@@ -18,7 +19,7 @@ from p2pcity.api.service import (
     Wait,
 )
 from p2pcity.errors import ConfigError, NotLeader, Unavailable
-from p2pcity.node.membership import Membership
+from p2pcity.node.administration import Administration
 from p2pcity.node.ordering_loop import OrderingLoop
 from p2pcity.node.reading import Reading
 from p2pcity.node.status import Status
@@ -39,7 +40,7 @@ class NodeService:
         reading: Reading,
         status: Status,
         ordering: OrderingLoop,
-        membership: Membership,
+        administration: Administration,
         own_id: str,
         is_disk_low: Callable[[], bool],
     ) -> None:
@@ -47,7 +48,7 @@ class NodeService:
         self._reading = reading
         self._status = status
         self._ordering = ordering
-        self._membership = membership
+        self._administration = administration
         self._own_id = own_id
         self._is_disk_low = is_disk_low
 
@@ -134,15 +135,23 @@ class NodeService:
         reasons = self._status.reasons_not_ready()
         return Health(not reasons, reasons)
 
+    async def change_voters(self, wanted: ChangeWanted) -> Mapping[str, object]:
+        """Change who orders, and return once that is in effect."""
+        return await self._administration.change(wanted)
+
+    async def what_if(self, wanted: ChangeWanted) -> Mapping[str, object]:
+        """Judge a change without making it."""
+        return self._administration.what_if(wanted)
+
     async def transfer_leader(self, to: str | None) -> Mapping[str, object]:
         """Move leadership to `to`, or to the voter whose log is longest."""
         raft = self._ordering.raw_node.status()
         voters = self._ordering.raw_node.configuration.voters
-        target = to
+        target = None if to is None else self._administration.peer(to)
         if target is not None and target not in voters:
             raise ConfigError(
-                f"{target} is no orderer of this network",
-                remedy="Name the peer id of an orderer: p2pcity raft status.",
+                f"{to} does not vote",
+                remedy="Name an orderer that votes: p2pcity raft status.",
             )
         if not self._ordering.raw_node.is_leader:
             raise NotLeader("this node does not lead", leader=raft.leader)

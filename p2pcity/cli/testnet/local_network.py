@@ -78,6 +78,13 @@ class LocalNetwork:
         )
         return cls(directory)
 
+    def add(self, name: str, *, role: str = "orderer", raft_preset: str = "local") -> LocalNode:
+        """Make and open one more node, for the running city to add; it is not started."""
+        file = making.make_joiner(self.directory, name, role=role, raft_preset=raft_preset)
+        node = LocalNode(file)
+        self.nodes = (*self.nodes, node)
+        return node
+
     def __enter__(self) -> Self:
         return self
 

@@ -83,6 +83,18 @@ def make_network(
         shutil.copyfile(directory / GENESIS_FILE, directory / f"node{number}" / GENESIS_FILE)
 
 
+def make_joiner(directory: Path, name: str, *, role: str, raft_preset: str) -> Path:
+    """Make one more node under a network's directory; its configuration file.
+
+    The genesis does not have it: the running city adds it by its node.card. Raises ConfigError.
+    """
+    own = directory / name
+    [port] = free_ports(1)
+    _make_node(own, role, port, raft_preset, "")
+    shutil.copyfile(directory / GENESIS_FILE, own / GENESIS_FILE)
+    return own / CONFIG_NAME
+
+
 def free_ports(count: int) -> list[int]:
     """Return TCP ports of 127.0.0.1 that are free now.
 

@@ -1,0 +1,109 @@
+"""Who orders, changed in a running city of processes: added, replaced, wiped, removed."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.members_case import (
+    change,
+    hasten,
+    join,
+    p2pcity,
+    wait_place,
+    wipe,
+)
+from tests.integration.process_case import (
+    ELECTION_S,
+    Load,
+    ask,
+    log_lines,
+    others,
+    running_network,
+    verify,
+    wait_leader,
+    wait_serving,
+)
+
+
+@pytest.mark.scenario("D3", "D6", tier="P")
+def test_a_wiped_node_and_the_leader_are_replaced_under_load(tmp_path: Path) -> None:
+    with running_network(tmp_path) as network:
+        hasten(network, *(node.name for node in network.nodes))
+        with Load(network, clients=2) as load:
+            load.wait_more(30)
+            # A wiped node is refused as a voter, by itself and by the others.
+            leader = wait_leader(network)
+            victim = others(network, leader)[0]
+            load.targets = others(network, victim)
+            network.kill(victim)
+            card = wipe(network, victim)
+            network.node(victim).start()
+            wait_serving(network, victim)
+            wait_place(network, victim, "voter", leader)
+            status = ask(network, victim, "/v1/status")
+            assert status["node"]["place"] == "none"
+            assert "p2pcity raft replace" in status["alarms"][0]
+            load.wait_more(20)
+            told = [line for line in log_lines(network, leader) if line["event"] == "peer_wiped"]
+            assert len(told) == 1
+            assert "p2pcity raft replace" in told[0]["remedy"]
+            # While it counts for nobody, another one must not go.
+            code, output = p2pcity(network.node(leader), "raft", "what-if", "remove", leader)
+            assert (code, "UNSAFE" in output) == (5, True)
+            code, output = p2pcity(network.node(leader), "raft", "remove", leader)
+            assert (code, "--force" in output) == (5, True)
+            change(network, "replace", "--remove", victim, "--add", str(card))
+            wait_place(network, victim, "voter", *(node.name for node in network.nodes))
+            load.wait_more(30)
+            # Removing the leader hands over; what it was told stays.
+            joined = join(network, "node4")
+            wait_place(network, "node4", "voter", "node4")
+            leader = wait_leader(network)
+            load.targets = [*others(network, leader)]
+            begin_s = time.monotonic()
+            change(network, "remove", leader)
+            load.wait_more(30)
+            gap_s = load.longest_gap_s(begin_s, time.monotonic())
+            status = ask(network, leader, "/v1/status")
+            assert status["node"]["place"] in ("none", "leaving")
+            assert status["alarms"]
+            term = ask(network, joined.name, "/v1/raft")["term"]
+            load.wait_more(30)
+            assert ask(network, joined.name, "/v1/raft")["term"] == term
+            print(f"longest gap around the leader's removal: {gap_s / ELECTION_S:.2f} elections")
+        network.node(leader).send(signal.SIGTERM)
+        network.nodes = tuple(node for node in network.nodes if node.name != leader)
+        verify(network, load.acknowledged.values())
+
+
+@pytest.mark.long
+@pytest.mark.scenario("D1", tier="P")
+def test_all_of_three_are_replaced_through_five_under_load(tmp_path: Path) -> None:
+    with running_network(tmp_path) as network:
+        first = [node.name for node in network.nodes]
+        hasten(network, *first)
+        with Load(network, clients=3) as load:
+            load.wait_more(50)
+            begin_s = time.monotonic()
+            for name in ("node4", "node5"):
+                join(network, name)
+                wait_place(network, name, "voter", name)
+            assert ask(network, "node5", "/v1/raft")["voters"] == 5
+            load.wait_more(50)
+            load.targets = [*first[2:], "node4", "node5"]
+            change(network, "remove", *first[:2])
+            joined = join(network, "node6")
+            load.targets = ["node4", "node5", joined.name]
+            wait_place(network, "node6", "voter", "node6")
+            change(network, "remove", first[2])
+            wait_place(network, first[2], "none", *load.targets)
+            load.wait_more(50)
+            gap_s = load.longest_gap_s(begin_s, time.monotonic())
+            assert ask(network, "node6", "/v1/raft")["voters"] == 3
+        print(f"longest gap while all were replaced: {gap_s / ELECTION_S:.2f} elections")
+        for name in first:
+            network.node(name).send(signal.SIGTERM)
+        network.nodes = tuple(node for node in network.nodes if node.name not in first)
+        verify(network, load.acknowledged.values())
