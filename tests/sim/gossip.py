@@ -83,6 +83,8 @@ class Gossip:
                 self.offer_again(self._again)
         if self._ticks % _ENTROPY_TICKS == 0:
             self._ask()
+        if self._ticks % (2 * self._expire_ticks) == 0:
+            self._ask_clocks()
         if self._ticks % self._expire_ticks == 0:
             self._node.desk.expire()
 
