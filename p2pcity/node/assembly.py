@@ -454,7 +454,7 @@ class Parts:
                     committed.append(id_)
                 else:
                     self.outbox.settle([id_], "expired" if end.state == "expired" else "rejected")
-            self.submitting.forget(ids)
+            self.submitting.applied(ids)
             header = block.block.header
             _logger.info(
                 "block",

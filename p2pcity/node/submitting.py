@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import trio
+
 from p2pcity.api.service import Answer, EventInput, TransactionStatus, Wait
 from p2pcity.crypto.keys import PrivateKey
 from p2pcity.errors import DecodeError, MempoolFull, Unavailable
@@ -22,6 +24,10 @@ _READ_TIMEOUT_S = 2.0
 _LIFETIME_MS = EXPIRES_AHEAD_MS_MAX - 15 * 60 * 1000
 
 
+_Signed = tuple[transaction_wire.Carried, tuple[bytes, ...]]
+"""A transaction that this node signed, and the names of its events."""
+
+
 @dataclass(frozen=True, slots=True)
 class Signer:
     """The node's own author key, and where its salts, nonces and time come from."""
@@ -30,6 +36,16 @@ class Signer:
     network: bytes
     random_bytes: Callable[[int], bytes]
     now_ms: Callable[[], int]
+
+
+class _LookUp:
+    """The names that a request looks for on the ledger right now, and what was applied of them."""
+
+    __slots__ = ("applied", "names")
+
+    def __init__(self, names: Sequence[bytes]) -> None:
+        self.names = frozenset(names)
+        self.applied: dict[bytes, tuple[bytes, int]] = {}
 
 
 class Submitting:
@@ -63,15 +79,20 @@ class Submitting:
         self._is_unsaid = is_unsaid
         self._pending_names: dict[bytes, tuple[bytes, int]] = {}
         self._names_by_id: dict[bytes, tuple[bytes, ...]] = {}
+        self._admitting: dict[bytes, trio.Event] = {}
+        self._look_ups: dict[_LookUp, None] = {}
 
     async def submit(
         self, carried: Sequence[bytes], wait: Wait, timeout_ms: int
     ) -> Sequence[Answer]:
         """Admit `carried` and wait as told (`api.service.Service.submit`)."""
+        return await self._finish(await self._admit(carried), wait, timeout_ms)
+
+    async def _admit(self, carried: Sequence[bytes]) -> list[Admitted]:
         admitted = await self._intake.admit(carried, None)
         if admitted and all(item.verdict.reason == "queue-full" for item in admitted):
             raise MempoolFull("the mempool is full")
-        return await self._finish(admitted, wait, timeout_ms)
+        return admitted
 
     async def _finish(
         self, admitted: Sequence[Admitted], wait: Wait, timeout_ms: int
@@ -139,12 +160,8 @@ class Submitting:
             )
         author = signer.key.public
         names = [event_wire.name_key(author, item.source, item.id) for item in events]
-        # Before the ledger is read, since what is applied meanwhile is pending no more; and after
-        # it, without a wait from there on, since another request may have signed meanwhile.
-        known: dict[bytes, tuple[bytes, int | None]] = dict(self._find_pending(names))
-        found = await self._find_events(names)
-        known.update((name, (id_, None)) for name, id_ in found.items())
-        known.update(self._find_pending(names))
+        known = await self._find_known(names)
+        # Without a wait from here on: another request may sign meanwhile.
         fresh: dict[bytes, EventInput] = {}
         for name, item in zip(names, events, strict=True):
             if name not in known:
@@ -157,20 +174,46 @@ class Submitting:
                 for carried, held in signed
                 for position, name in enumerate(held)
             )
-            # Remembered before the first wait, so that a retry meanwhile is not signed again.
-            for carried, held in signed:
-                self._remember(carried.transaction.id, held)
-            try:
-                own = await self.submit([item.data for item, _ in signed], wait, timeout_ms)
-            finally:
-                # However it ended: what did not get in must be signed anew when it comes again.
-                ids = [item.transaction.id for item, _ in signed]
-                self.forget([id_ for id_ in ids if id_ not in self._mempool])
+            own = await self._finish(await self._admit_signed(signed), wait, timeout_ms)
             answers = {answer.id: answer for answer in own if answer.id is not None}
         missing = [id_ for id_, _ in known.values() if id_ not in answers]
         if missing:
             answers.update(await self._follow(dict.fromkeys(missing), wait, timeout_ms))
         return [_for_event(answers[known[name][0]], known[name][1]) for name in names]
+
+    async def _admit_signed(self, signed: Sequence[_Signed]) -> list[Admitted]:
+        """Admit what was signed just now; until that is done, requests for it wait."""
+        ids = [carried.transaction.id for carried, _ in signed]
+        done = trio.Event()
+        # Remembered before the first wait, so that a retry meanwhile is not signed again.
+        for carried, held in signed:
+            self._remember(carried.transaction.id, held)
+            self._admitting[carried.transaction.id] = done
+        try:
+            return await self._admit([carried.data for carried, _ in signed])
+        finally:
+            # However it ended: what did not get in must be signed anew when it comes again.
+            self.forget([id_ for id_ in ids if id_ not in self._mempool])
+            for id_ in ids:
+                del self._admitting[id_]
+            done.set()
+
+    async def _find_known(self, names: Sequence[bytes]) -> dict[bytes, tuple[bytes, int | None]]:
+        """The transaction of each name that stands on the ledger or is on its way there.
+
+        What is applied while the ledger is read, just behind that read, is in neither place by
+        now: it is noted meanwhile.
+        """
+        look_up = _LookUp(names)
+        self._look_ups[look_up] = None
+        try:
+            found = await self._find_events(names)
+        finally:
+            del self._look_ups[look_up]
+        known: dict[bytes, tuple[bytes, int | None]] = dict(look_up.applied)
+        known.update((name, (id_, None)) for name, id_ in found.items())
+        known.update(self._find_pending(names))
+        return known
 
     def _find_pending(self, names: Sequence[bytes]) -> dict[bytes, tuple[bytes, int]]:
         pending = self._pending_names
@@ -183,6 +226,9 @@ class Submitting:
         admitted = []
         answers: dict[bytes, Answer] = {}
         for id_ in ids:
+            admitting = self._admitting.get(id_)
+            if admitting is not None:
+                await admitting.wait()
             carried = self._mempool.get(id_)
             if carried is not None:
                 admitted.append(Admitted(self._intake.known_verdict(id_), carried))
@@ -210,16 +256,23 @@ class Submitting:
         )
         self._remember(carried.transaction.id, names)
 
+    def applied(self, ids: Sequence[bytes]) -> None:
+        """Drop the names of transactions that a block settled: the views answer for them now."""
+        for id_ in ids:
+            for position, name in enumerate(self._names_by_id.get(id_, ())):
+                for look_up in self._look_ups:
+                    if name in look_up.names:
+                        look_up.applied[name] = (id_, position)
+        self.forget(ids)
+
     def forget(self, ids: Sequence[bytes]) -> None:
-        """Drop the names of transactions that ended: the views answer for them now."""
+        """Drop the names of transactions that are not on their way any more."""
         for id_ in ids:
             for name in self._names_by_id.pop(id_, ()):
                 self._pending_names.pop(name, None)
 
 
-def _sign(
-    signer: Signer, fresh: Mapping[bytes, EventInput]
-) -> list[tuple[transaction_wire.Carried, tuple[bytes, ...]]]:
+def _sign(signer: Signer, fresh: Mapping[bytes, EventInput]) -> list[_Signed]:
     signed = []
     for group in _groups(fresh):
         events = [item.with_salt(signer.random_bytes(16)) for _, item in group]

@@ -72,7 +72,8 @@ class Cluster:
         self.city = city(orderers, observers)
         self.preset = preset
         self.work_s = work_s
-        self.wires = Wires(world, self.city.names, latency_s)
+        self.names = self.city.names[: orderers + observers]
+        self.wires = Wires(world, self.names, latency_s)
         signers = frozenset(key.public for key in self.city.authors)
         self.checkers = NodeCheckers(self.city.genesis.network, signers)
         self.hosts = [self._make_host(root, n) for n in range(orderers + observers)]
@@ -84,8 +85,7 @@ class Cluster:
         city = self.city
         directory = root / f"n{number}"
         directory.mkdir()
-        nodes = dict(zip(city.names, city.genesis.nodes, strict=True))
-        node = nodes[city.names[number]]
+        node = city.genesis.nodes[number]
         initialise(directory / "0", node.incarnation)
         config = Config(
             node=NodeSection(name=f"n{number}", role=node.role, data_dir=directory),

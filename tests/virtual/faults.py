@@ -14,7 +14,7 @@ from tests.virtual.host import Host, disk_failed, disk_full
 from tests.virtual.wires import Way
 
 _STEPS_MAX: Final = 400
-_POINTS: Final = (
+KILL_POINTS: Final = (
     "before append",
     "after append",
     "before vote",
@@ -122,7 +122,7 @@ class Storm:
 
     def pair(self) -> tuple[str, str]:
         """Two nodes, by name."""
-        one, other = self.random.sample(self.cluster.city.names, 2)
+        one, other = self.random.sample(self.cluster.names, 2)
         return one, other
 
 
@@ -157,7 +157,7 @@ def _silence(storm: Storm) -> None:
 
 
 def _halves(storm: Storm) -> None:
-    names = list(storm.cluster.city.names)
+    names = list(storm.cluster.names)
     storm.random.shuffle(names)
     size = storm.random.randint(1, len(names) - 1)
     left, right = names[:size], names[size:]
@@ -237,7 +237,7 @@ def _kill_at_step(storm: Storm) -> None:
 def _kill_at_point(storm: Storm) -> None:
     host = storm.victim()
     if host is not None:
-        host.kill_at = storm.random.choice(_POINTS)
+        host.kill_at = storm.random.choice(KILL_POINTS)
         storm.later(storm.duration(6), partial(_start_again, storm, host))
         storm.struck()
 

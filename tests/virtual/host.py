@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import trio
 
+from p2pcity.city.membership import State
 from p2pcity.errors import LedgerError, LocalError, P2PCityError, SyncFailedError, Unavailable
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.node.assembly import Parts
@@ -24,9 +25,12 @@ from p2pcity.node.node import catch_up, hand_over, start
 from p2pcity.node.opening import Stores, open_stores
 from p2pcity.node.service import NodeService
 from p2pcity.ordering.apply import AppliedBlock
+from p2pcity.ordering.members import Members
+from p2pcity.ordering.pump import Pump, Save
+from p2pcity.raft.configuration import Configuration
 from p2pcity.raft.quorum import VoteResult
 from p2pcity.wire import raft as raft_wire
-from p2pcity.wire.raft import Entry, HardState
+from p2pcity.wire.raft import HardState
 from tests.virtual.clockwork import PROCESS, let_run
 from tests.virtual.network import VirtualNetwork
 from tests.virtual.threads import VirtualWriter, run_in_thread
@@ -84,10 +88,6 @@ class WatchedParts(Parts):
             self.host.applied(block)
         super()._on_applied(blocks, index)
 
-    def _on_committed(self, entries: Sequence[Entry]) -> None:
-        super()._on_committed(entries)
-        self.host.turned()
-
 
 class Host:
     """A node of a seed, running or not."""
@@ -100,8 +100,13 @@ class Host:
         self.wires = cluster.wires
         self.number = number
         self.config = config
-        self.identity = identity
+        self.papers = identity
         self.name = identity.peer_id
+        self.incarnation = cluster.city.incarnations[number]
+        # For the checkers: which log this is, and what they saw of this life.
+        self.identity = (number, self.incarnation)
+        self.commit_seen = self.settled_seen = -1
+        self._before: tuple[Configuration, State] | None = None
         self.life = 0
         self.is_up = False
         self.is_paused = False
@@ -152,11 +157,28 @@ class Host:
         """The height that its clients are shown."""
         return self.parts.service.head().height
 
+    @property
+    def members(self) -> Members:
+        """The city's nodes as this node's log has them."""
+        return self.parts.members
+
+    def is_known_log(self, other: "Host") -> bool:
+        """Whether the registry that is in force here, or was until now, counts on this log."""
+        states = (self.members.state, self._before[1]) if self._before else (self.members.state,)
+        key = other.papers.key.public
+        known = [state.nodes[key].incarnation for state in states if key in state.nodes]
+        return other.incarnation in known
+
     def is_quorum(self, keepers: Mapping[str, bool]) -> bool:
-        """Whether those marked True are a quorum of the configuration in force here."""
-        configuration = self.raw_node._raft.configuration
-        votes = {name: keepers.get(name, False) for name in configuration.members}
-        return bool(configuration.vote(votes) is VoteResult.WON)
+        """Whether those marked True are a quorum here, or were until this turn."""
+        found = [self.raw_node.configuration]
+        if self._before is not None:
+            found.append(self._before[0])
+        for configuration in found:
+            votes = {name: keepers.get(name, False) for name in configuration.members}
+            if configuration.vote(votes) is VoteResult.WON:
+                return True
+        return False
 
     def now_ms(self) -> int:
         """What this machine's wall clock shows."""
@@ -210,12 +232,23 @@ class Host:
         if not self.is_dead:
             receiver = self.cluster.by_name[peer]
             self.cluster.checkers.sent(cast(Any, self), cast(Any, receiver), message)
+
+    def watch_turns(self, pump: Pump) -> None:
+        """Look on after each turn of the pump."""
+        finish = pump.finish
+
+        def finish_watched(save: Save) -> None:
+            finish(save)
             self.turned()
+
+        pump.finish = finish_watched  # type: ignore[method-assign]
 
     def turned(self) -> None:
         """It made a turn."""
         if not self.is_dead:
-            self.cluster.checkers.turned(cast(Any, self), cast(Any, self.cluster.with_disk()))
+            disks = self.cluster.with_disk()
+            self.cluster.checkers.turned(cast(Any, self), cast(Any, disks))
+            self._before = (self.raw_node.configuration, self.members.state)
 
     def applied(self, block: AppliedBlock) -> None:
         """It applied a block."""
@@ -260,11 +293,11 @@ class Host:
     async def _live(self) -> None:
         stores = await open_stores(
             self._directory,
-            genesis=self.identity.genesis,
+            genesis=self.papers.genesis,
             peer_id=self.name,
             repair=LogRepair(
                 self.config,
-                self.identity,
+                self.papers,
                 now_ms=self.now_ms,
                 make_network=cast(Any, self._make_network),
             ).run,
@@ -285,7 +318,7 @@ class Host:
         self.durable = Durable(stores.raft_log)
         parts = WatchedParts(
             self.config,
-            self.identity,
+            self.papers,
             stores,
             self.now_ms,
             make_network=cast(Any, self._make_network),
@@ -297,6 +330,9 @@ class Host:
         await catch_up(parts)
         parts.join()
         self._parts = parts
+        self.commit_seen = self.settled_seen = -1
+        self._before = None
+        self.watch_turns(parts.ordering._pump)
         async with trio.open_nursery() as nursery:
             await start(parts, nursery)
             if self.is_dead:

@@ -110,7 +110,7 @@ class Case(Door):
         self.mempool.remove(ids(chosen))
         for item in chosen:
             self.waiters.settle(item.transaction.id, Settled("committed", "", self.height, 0))
-        self.submitting.forget(ids(chosen))
+        self.submitting.applied(ids(chosen))
 
     async def submit(self, *carried: Carried, wait: Wait = "committed") -> list[Answer]:
         return list(await self.submitting.submit([item.data for item in carried], wait, STEP_MS))
@@ -271,6 +271,45 @@ async def test_two_requests_at_once_sign_an_event_once() -> None:
             nursery.start_soon(send)
     assert len(set(found)) == 1
     assert len(case.admitted) == 1
+
+
+async def test_an_event_signed_and_applied_while_the_views_are_read_is_not_signed_again() -> None:
+    case = Case()
+    case.ledger.on_find = first = trio.Event().wait
+    async with trio.open_nursery() as nursery:
+        told: list[Answer] = []
+
+        async def send() -> None:
+            told.extend(await case.send(event("1"), wait="committed"))
+
+        # It has read the views, and the loop has not told it yet.
+        nursery.start_soon(send)
+        await wait_all_tasks_blocked()
+        case.ledger.on_find = None
+        nursery.start_soon(commit_soon, case)
+        [answer] = await case.send(event("1"), wait="committed")
+        first.__self__.set()  # type: ignore[attr-defined]  # the event's
+    assert {(answer.status, answer.id, answer.height)} == {
+        (item.status, item.id, item.height) for item in told
+    }
+    assert case.height == 1
+    assert len(case.admitted) == 1
+
+
+async def test_a_retry_waits_for_the_threads_that_verify() -> None:
+    case = Case()
+    # Three transactions: they are verified in threads, and the loop goes on meanwhile.
+    many = [event(str(number)) for number in range(3 * 256)]
+    answers: list[list[Answer]] = []
+
+    async def send() -> None:
+        answers.append(await case.send(*many))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        nursery.start_soon(send)
+    assert {answer.status for told in answers for answer in told} == {"pending"}
+    assert [answer.id for answer in answers[0]] == [answer.id for answer in answers[1]]
 
 
 async def test_an_event_that_found_no_room_can_come_again() -> None:
