@@ -106,6 +106,7 @@ class Host:
         # For the checkers: which log this is, and what they saw of this life.
         self.identity = (number, self.incarnation)
         self.commit_seen = self.settled_seen = -1
+        self.state_seen: State | None = None
         self._before: tuple[Configuration, State] | None = None
         self.life = 0
         self.is_up = False
@@ -241,7 +242,7 @@ class Host:
             finish(save)
             self.turned()
 
-        pump.finish = finish_watched  # type: ignore[method-assign]
+        pump.finish = finish_watched  # type: ignore[method-assign]  # for a look
 
     def turned(self) -> None:
         """It made a turn."""
@@ -331,6 +332,7 @@ class Host:
         parts.join()
         self._parts = parts
         self.commit_seen = self.settled_seen = -1
+        self.state_seen = None
         self._before = None
         self.watch_turns(parts.ordering._pump)
         async with trio.open_nursery() as nursery:
