@@ -75,11 +75,13 @@ def damage_named(path: Path) -> Iterator[None]:
     try:
         with database.translated(path):
             yield
-    except RowDamaged as error:
+    except (RowDamaged, UnicodeDecodeError) as error:
+        # SQLite gives text as it finds it, also in what it says about a damaged schema.
         raise _damaged(path, str(error)) from error
     except sqlite3.OperationalError as error:
-        # Our statements are constants: a table that they miss was lost with its page.
-        if not str(error).startswith("no such"):
+        # Our statements are constants: a table that they miss was lost with its page. And text
+        # that can't be decoded was not written so.
+        if not str(error).startswith(("no such", "Could not decode")):
             raise
         raise _damaged(path, str(error)) from error
     except CorruptionError as error:

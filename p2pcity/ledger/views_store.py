@@ -21,10 +21,11 @@ from p2pcity.ledger import database
 from p2pcity.ledger.block_source import BlockSource, EntryReader
 from p2pcity.ledger.views_reader import ViewsDamaged, ViewsReader, damage_named, find_event
 from p2pcity.ordering.apply import AppliedBlock, Applier, Lookup, Tip
-from p2pcity.views import blocks, city, meta, schema, transactions
+from p2pcity.views import blocks, city, events, meta, schema, transactions
 from p2pcity.views.connection import RowDamaged
 from p2pcity.views.events import EventsWriter
 from p2pcity.views.meta import Meta
+from p2pcity.views.sums import Sums
 from p2pcity.wire import block as block_wire
 from p2pcity.wire.block import Block
 from p2pcity.wire.genesis import Genesis
@@ -59,6 +60,7 @@ class ViewsStore:
                 self._connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}").fetchall()
                 self._meta = self._read_meta(genesis)
                 state = city.read(self._connection, genesis)
+                self._sums = self._verified_sums()
             except BaseException:  # whatever it was, the file does not stay open
                 self._connection.close()
                 raise
@@ -143,13 +145,14 @@ class ViewsStore:
         """
         if not entries:
             return []
-        before = self._applier.tip, self._applier.state
+        before, sums = (self._applier.tip, self._applier.state), self._sums.copy()
         applied: list[AppliedBlock] = []
         try:
             with damage_named(self._path), database.transaction(self._connection):
                 new, rows = self._apply(entries, lookup, applied)
         except BaseException:  # rolled back on disk, and so here
             self._applier.restore(*before)
+            self._sums = sums
             self._events.forget()
             raise
         self._meta = new
@@ -208,6 +211,16 @@ class ViewsStore:
             self._source.read(record)
         return found
 
+    def _verified_sums(self) -> Sums:
+        """Look at the whole file: pages in order, no row missing, look-ups complete."""
+        [found] = self._connection.execute("PRAGMA quick_check(1)").fetchall()[0]
+        if found != "ok":
+            raise RowDamaged(found)
+        sums = Sums.read(self._connection)
+        sums.verify(self._connection)
+        events.verify(self._connection)
+        return sums
+
     def _apply(
         self, entries: Sequence[CommittedEntry], lookup: Lookup, applied: list[AppliedBlock]
     ) -> tuple[Meta, int]:
@@ -219,9 +232,10 @@ class ViewsStore:
             if not item:
                 continue
             done = self._applier.apply(index, _decoded(index, item), self, lookup)
-            added = self._events.insert(self._connection, done)
-            stored = transactions.insert(self._connection, done)
+            added = self._events.insert(self._connection, done, self._sums)
+            stored = transactions.insert(self._connection, done, self._sums)
             blocks.insert(self._connection, done, added)
+            self._sums.add("blocks", [(done.height, index)])
             head_index = index
             events += added
             dropped += sum(1 for entry in done.transactions if entry.outcome != "applied")
@@ -236,6 +250,7 @@ class ViewsStore:
             dropped=dropped,
         )
         meta.write(self._connection, new)
+        self._sums.write(self._connection)
         if self._applier.state is not old_state:
             city.write(self._connection, self._applier.state)
         return new, rows
@@ -248,6 +263,7 @@ def create(path: Path, genesis: Genesis) -> None:
             schema.create(connection)
             meta.write(connection, Meta(genesis.network, 0, 0, Tip.from_genesis(genesis), 0, 0))
             city.write(connection, State.from_genesis(genesis))
+            Sums().write(connection)
         database.checkpoint(connection)
 
 

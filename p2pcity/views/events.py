@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from p2pcity.ordering.apply import AppliedBlock
-from p2pcity.views.connection import Connection
+from p2pcity.views.connection import Connection, RowDamaged
 from p2pcity.views.labels import bytes_label, key_label, prefix64, text_label
 from p2pcity.views.position import EVENT_BITS, HEIGHT_SHIFT, Position
+from p2pcity.views.sums import Sums
 from p2pcity.wire.event import Event
 
 SPAN_BITS: Final = 6
@@ -117,8 +118,8 @@ class EventsWriter:
         """Forget what was stored: the SQLite transaction was rolled back."""
         self._types.clear()
 
-    def insert(self, connection: Connection, applied: AppliedBlock) -> int:
-        """Add the events of an applied block; their number."""
+    def insert(self, connection: Connection, applied: AppliedBlock, sums: Sums) -> int:
+        """Add the events of an applied block, also to `sums`; their number."""
         rows: list[_Values] = []
         names: list[tuple[int, int]] = []
         types: set[str] = set()
@@ -141,6 +142,8 @@ class EventsWriter:
             insert = "INSERT INTO events VALUES (?,?,?,?,?,?,?,?)"
             connection.executemany(insert, rows).fetchall()
             connection.executemany("INSERT INTO names VALUES (?,?)", names).fetchall()
+            sums.add("events", rows)
+            sums.add("names", names)
             connection.execute(_WIDEN, _bounds(applied.height >> SPAN_BITS, rows)).fetchall()
         return len(rows)
 
@@ -169,6 +172,32 @@ def _bounds(span: int, rows: Sequence[_Values]) -> tuple[int | None, ...]:
         max(longitudes, default=None),
         max(latitudes, default=None),
     )
+
+
+_SPANS_DIFFER: Final = f"""SELECT count(*) FROM spans FULL JOIN (
+        SELECT position >> {SPAN_SHIFT} AS number, min(time_ms) AS time_1, max(time_ms) AS time_2,
+            min(longitude) AS place_1, min(latitude) AS place_2,
+            max(longitude) AS place_3, max(latitude) AS place_4
+        FROM events NOT INDEXED GROUP BY 1
+    ) ON span = number
+    WHERE span IS NOT number OR time_min IS NOT time_1 OR time_max IS NOT time_2
+        OR west IS NOT place_1 OR south IS NOT place_2
+        OR east IS NOT place_3 OR north IS NOT place_4"""
+
+
+def verify(connection: Connection) -> None:
+    """Compare spans and types, which are changed in place, with what they stand for; RowDamaged."""
+    if connection.execute(_SPANS_DIFFER).fetchall()[0][0]:
+        raise RowDamaged("the spans of the events are damaged")
+    rows = connection.execute("SELECT label, text FROM types").fetchall()
+    if any(type(text) is not str or text_label(text) != label for label, text in rows):
+        raise RowDamaged("the list of types is damaged")
+    [(missing,)] = connection.execute(
+        "SELECT count(*) FROM (SELECT DISTINCT type FROM events) LEFT JOIN types ON label = type"
+        " WHERE label IS NULL"
+    ).fetchall()
+    if missing:
+        raise RowDamaged("types are missing")
 
 
 def find_name(connection: Connection, name_key: bytes) -> list[int]:

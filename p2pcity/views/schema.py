@@ -2,11 +2,18 @@
 
 from typing import Final
 
-from p2pcity.views import blocks, city, events, meta, transactions
+from p2pcity.views import blocks, city, events, meta, sums, transactions
 from p2pcity.views.connection import Connection, RowDamaged
 
-VERSION: Final = 2
-TABLES: Final = (*meta.TABLES, *city.TABLES, *blocks.TABLES, *transactions.TABLES, *events.TABLES)
+VERSION: Final = 3
+TABLES: Final = (
+    *meta.TABLES,
+    *city.TABLES,
+    *blocks.TABLES,
+    *transactions.TABLES,
+    *events.TABLES,
+    *sums.TABLES,
+)
 
 
 def create(connection: Connection) -> None:

@@ -11,6 +11,7 @@ from p2pcity.ordering.apply import AppliedBlock, Outcome
 from p2pcity.views.connection import Connection, Row, RowDamaged, checksum
 from p2pcity.views.labels import prefix64
 from p2pcity.views.position import EVENT_BITS, HEIGHT_SHIFT, Position
+from p2pcity.views.sums import Sums
 
 TABLES: Final = (
     """CREATE TABLE transactions (
@@ -29,7 +30,6 @@ TABLES: Final = (
 
 OUTCOMES: Final[tuple[Outcome, ...]] = ("applied", "expired", "unauthorised", "invalid")
 _NUMBERS: Final = {outcome: number for number, outcome in enumerate(OUTCOMES)}
-_APPLIED: Final = _NUMBERS["applied"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ class TransactionRecord:
     leaf_index: int | None
 
 
-def insert(connection: Connection, applied: AppliedBlock) -> int:
-    """Add the rows of an applied block; their number."""
+def insert(connection: Connection, applied: AppliedBlock, sums: Sums) -> int:
+    """Add the rows of an applied block, also to `sums`; their number."""
     rows: list[tuple[int, bytes, int, int | None, bytes]] = []
     ids: list[tuple[int, int]] = []
     base = applied.height << HEIGHT_SHIFT
@@ -62,6 +62,8 @@ def insert(connection: Connection, applied: AppliedBlock) -> int:
         ids.append((prefix64(id_), position))
     connection.executemany("INSERT INTO transactions VALUES (?,?,?,?,?)", rows).fetchall()
     connection.executemany("INSERT INTO transaction_ids VALUES (?,?)", ids).fetchall()
+    sums.add("transactions", [(row[0], row[2], row[3]) for row in rows])
+    sums.add("transaction_ids", ids)
     return len(rows)
 
 
@@ -70,22 +72,25 @@ def read(connection: Connection, id: bytes) -> TransactionRecord | None:
 
     An applied one comes before a dropped one of the same id, the first before later ones.
     """
-    rows = connection.execute(
-        "SELECT t.* FROM transaction_ids i JOIN transactions t ON t.position = i.position"
-        " WHERE i.prefix = ? AND t.id = ? ORDER BY t.outcome <> ?, i.position LIMIT 1",
-        (prefix64(id), id, _APPLIED),
-    ).fetchall()
-    return _from_row(rows[0]) if rows else None
+    found = _find(connection, id)
+    applied = (record for record in found if record.outcome == "applied")
+    return next(applied, found[0] if found else None)
 
 
 def has_applied(connection: Connection, id: bytes) -> bool:
-    """Say whether a transaction with this id was applied."""
+    """Say whether a transaction with this id was applied; RowDamaged."""
+    return any(record.outcome == "applied" for record in _find(connection, id))
+
+
+def _find(connection: Connection, id: bytes) -> list[TransactionRecord]:
+    """Return the rows of an id in ledger order; each that its prefix leads to has to be sound."""
     rows = connection.execute(
-        "SELECT 1 FROM transaction_ids i JOIN transactions t ON t.position = i.position"
-        " WHERE i.prefix = ? AND t.id = ? AND t.outcome = ? LIMIT 1",
-        (prefix64(id), id, _APPLIED),
+        "SELECT i.position, t.* FROM transaction_ids i LEFT JOIN transactions t"
+        " ON t.position = i.position WHERE i.prefix = ? ORDER BY i.position",
+        (prefix64(id),),
     ).fetchall()
-    return bool(rows)
+    records = [_from_row((position, *row[1:])) for position, *row in rows]
+    return [record for record in records if record.id == id]
 
 
 def read_at(connection: Connection, height: int, position: int) -> TransactionRecord | None:
@@ -109,8 +114,8 @@ def read_block(connection: Connection, height: int) -> dict[int, TransactionReco
 
 def _from_row(row: Row) -> TransactionRecord:
     number, id_, outcome, leaf_index, stored = row
-    if checksum(number, id_, outcome, leaf_index) != stored or outcome >= len(OUTCOMES):
-        raise RowDamaged(f"the row of a transaction at {Position.from_number(number)} is damaged")
+    if checksum(number, id_, outcome, leaf_index) != stored:
+        raise RowDamaged(f"the row of a transaction at position {number} is damaged")
     position = Position.from_number(number)
     return TransactionRecord(
         id_, position.height, position.transaction, OUTCOMES[outcome], leaf_index

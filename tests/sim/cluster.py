@@ -1,6 +1,7 @@
 """All nodes of a seed with the network between them and the checkers over them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 from p2pcity.mempool.mempool import MempoolConfig
@@ -9,6 +10,7 @@ from p2pcity.wire.block import Block
 from p2pcity.wire.raft import (
     Append,
     AppendAnswer,
+    Behind,
     CommitNotice,
     Entry,
     Heartbeat,
@@ -36,6 +38,7 @@ _KINDS = (
     Heartbeat,
     HeartbeatAnswer,
     CommitNotice,
+    Behind,
     TimeoutNow,
     ReadRequest,
     ReadAnswer,
@@ -46,7 +49,7 @@ def draw_settings(random: Random) -> Settings:
     """What a seed draws for its nodes: long and short ticks, small and large bounds."""
     tick = random.choice((100, 150, 200, 250)) * SECOND // 1000
     append_bytes_max = random.choice((1, 600, 4096, 1 << 20))
-    return Settings(
+    settings = Settings(
         tick=tick,
         raft={
             "heartbeat_ticks": random.choice((1, 2)),
@@ -71,6 +74,10 @@ def draw_settings(random: Random) -> Settings:
         report_age_ms_max=random.choice((10_000, 60_000, 600_000)),
         promotion_ticks=random.choice((2, 10, 30)),
     )
+    if not settings.raft["tail_bytes_max"]:
+        # What is not in a leader's memory is soon far behind.
+        return replace(settings, raft={**settings.raft, "far_entries_max": 4})
+    return settings
 
 
 class Cluster:

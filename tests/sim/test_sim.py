@@ -27,6 +27,7 @@ def test_seeds_hold() -> None:
     # What only a fault's aftermath shows: tails torn by lost power, and writes lost with them.
     assert summary.struck["torn tail"]
     assert summary.struck["unsynced lost"]
+    assert summary.struck["fed by others"]
 
 
 @pytest.mark.long
