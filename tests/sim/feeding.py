@@ -34,13 +34,16 @@ class Feeding:
         name = me.cluster.city.names[number]
         if name in (me.name, me.raw_node.leader) or not me.raw_node.configuration.is_voter(name):
             return
+        known = me.members.state.nodes.get(me.cluster.nodes[number].key)
+        if known is None or known.incarnation != me.cluster.nodes[number].incarnation:
+            return  # A wiped node is somebody else, as hello says.
         question = EntriesQuery(me.raw_node.commit + 1)
         self._carry(number, lambda peer: peer.gossip.feeding.answer(me.number, question))
 
     def answer(self, asker: int, question: EntriesQuery) -> None:
         """A peer asks; whoever finds its own log damaged gives no answer."""
         log = self._node.log
-        if self._node.is_wiped or not 1 <= question.index <= log.last_index:
+        if not 1 <= question.index <= log.last_index:
             return
         hard_state = log.hard_state
         end = min(log.last_index, question.index + _ENTRIES_MAX - 1) + 1
