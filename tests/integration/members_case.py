@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from p2pcity.cli.testnet.local_network import LocalNetwork
 from p2pcity.cli.testnet.local_node import LocalNode
-from tests.integration.process_case import ask, wait_leader, wait_until
+from tests.integration.process_case import ask, wait_until
 
 CHANGE_S: Final = 60.0
 """For an operator's command to be in effect on a busy machine."""
@@ -31,7 +31,7 @@ def change(network: LocalNetwork, *arguments: str) -> dict[str, Any]:
     """
     output = ""
     for _ in range(_TRIES):
-        leader = wait_leader(network, running(network))
+        leader = leading(network)
         code, output = p2pcity(network.node(leader), "raft", *arguments)
         if code == 0:
             document: dict[str, Any] = json.loads(output)
@@ -41,14 +41,33 @@ def change(network: LocalNetwork, *arguments: str) -> dict[str, Any]:
     raise AssertionError(f"raft {' '.join(arguments)}: {output}")
 
 
-def running(network: LocalNetwork) -> list[str]:
-    """The nodes that have a process and take part."""
-    found = []
-    for node in network.nodes:
-        status = None if node.pid is None else ask(network, node.name, "/v1/status")
-        if status is not None and status["node"]["place"] == "voter":
-            found.append(node.name)
-    return found
+def leading(network: LocalNetwork) -> str:
+    """Whoever leads by its own word and that of most running voters.
+
+    Unlike `wait_leader` it leaves out nodes that are no voters any more, or not yet.
+    """
+    found: list[str] = []
+
+    def has_leader() -> bool:
+        asked = {
+            node.name: ask(network, node.name, "/v1/status")
+            for node in network.nodes
+            if node.pid is not None
+        }
+        rafts = {
+            name: status["raft"]
+            for name, status in asked.items()
+            if status is not None and status["node"]["place"] == "voter"
+        }
+        for name, raft in rafts.items():
+            same = [x for x in rafts.values() if x["term"] == raft["term"] and x["leader"]]
+            if raft["role"] == "leader" and 2 * len(same) > len(rafts):
+                found.append(name)
+                return True
+        return False
+
+    wait_until(has_leader, "one of the voters leads", deadline_s=CHANGE_S)
+    return found[-1]
 
 
 def hasten(network: LocalNetwork, *names: str) -> None:
