@@ -102,6 +102,9 @@ class Clients:
         submissions = [item for item in submissions if not item.is_ended]
         if not submissions:
             return
+        if not self.is_open:
+            # In peace everybody is asked in turn: of many nodes few may be members (seed 13308).
+            node = nodes[(submissions[0].node + 1) % len(nodes)]
         for item in submissions:
             item.tries += 1
             item.node = node.number
