@@ -349,6 +349,7 @@ class Parts:
             find_events=self.reading.find_events,
             wait_current=self._wait_current,
             is_unsaid=lambda id_: self.expiring.is_unsaid(id_),
+            expire_later=lambda ids: self.expiring.later(ids),
         )
         self.expiring = Expiring(
             mempool=self.mempool,

@@ -55,6 +55,12 @@ class Expiring:
         """Take note of ids from the outbox whose time was over before this node started."""
         self._unsaid.update(dict.fromkeys(ids))
 
+    def later(self, ids: Iterable[bytes]) -> None:
+        """Take note of ids whose time is over; told once the usual while has passed again."""
+        if not self._dropped:
+            self._dropped.append([])
+        self._dropped[-1].extend(ids)
+
     def is_unsaid(self, id_: bytes) -> bool:
         """Whether the mempool dropped this id, and its end is not sure yet."""
         return id_ in self._unsaid or any(id_ in ids for ids in self._dropped)

@@ -63,10 +63,12 @@ class Submitting:
         find_events: Callable[[Sequence[bytes]], Awaitable[Mapping[bytes, bytes]]],
         wait_current: Callable[[float], Awaitable[None]],
         is_unsaid: Callable[[bytes], bool],
+        expire_later: Callable[[Sequence[bytes]], None],
     ) -> None:
         """Take the parts; `wait_current` returns once this node is at the newest commit.
 
-        `is_unsaid` says whether the end of an id that expired here is not sure yet.
+        `is_unsaid` says whether the end of an id that expired here is not sure yet;
+        `expire_later` has it said to the outbox once it is.
         """
         self._intake = intake
         self._mempool = mempool
@@ -77,6 +79,7 @@ class Submitting:
         self._find_events = find_events
         self._wait_current = wait_current
         self._is_unsaid = is_unsaid
+        self._expire_later = expire_later
         self._pending_names: dict[bytes, tuple[bytes, int]] = {}
         self._names_by_id: dict[bytes, tuple[bytes, ...]] = {}
         self._admitting: dict[bytes, trio.Event] = {}
@@ -86,7 +89,36 @@ class Submitting:
         self, carried: Sequence[bytes], wait: Wait, timeout_ms: int
     ) -> Sequence[Answer]:
         """Admit `carried` and wait as told (`api.service.Service.submit`)."""
-        return await self._finish(await self._admit(carried), wait, timeout_ms)
+        admitted = await self._admit(carried)
+        answers = await self._finish(admitted, wait, timeout_ms)
+        if wait != "none":
+            for position, (item, answer) in enumerate(zip(admitted, answers, strict=True)):
+                if answer.status == "pending" and not self._is_kept(answer.id):
+                    answers[position] = await self._keep(item, carried[position])
+        return answers
+
+    def _is_kept(self, id_: bytes | None) -> bool:
+        """Whether a transaction that is pending is on its way here, or on this node's disk."""
+        return id_ is not None and (id_ in self._mempool or self._outbox.is_pending(id_))
+
+    async def _keep(self, admitted: Admitted, data: bytes) -> Answer:
+        """Put on disk what expired here before anybody could say whether it was ordered.
+
+        Whoever is told "pending" may go away, as with those that are in the mempool.
+        """
+        carried = admitted.carried
+        if carried is None:
+            [examined] = await self._intake.examine([data])
+            assert not isinstance(examined, DecodeError), "it was admitted before"
+            carried = examined
+        id_ = carried.transaction.id
+        await self._outbox.accept([carried])
+        self._expire_later([id_])
+        answer = await self._answer_known(id_)
+        if answer.height is not None:
+            # Applied before the outbox had it, so that nobody told the outbox.
+            self._outbox.settle([id_], "committed")
+        return answer
 
     async def _admit(self, carried: Sequence[bytes]) -> list[Admitted]:
         admitted = await self._intake.admit(carried, None)

@@ -33,6 +33,14 @@ class MemoryOutbox:
             raise self.error
         self.accepted += ids(carried)
 
+    def is_pending(self, id_: bytes) -> bool:
+        return id_ in self.accepted
+
+    def settle(self, ids: Iterable[bytes], state: str) -> None:
+        assert state == "committed"
+        for id_ in ids:
+            self.accepted.remove(id_)
+
 
 class Ledger:
     """What the views would say; `on_find` runs while the views are read."""
@@ -70,6 +78,7 @@ class Case(Door):
         self.ledger = Ledger()
         self.unsaid: set[bytes] = set()
         self.height = 0
+        self.late: list[bytes] = []
         random = count(1)
         self.submitting = Submitting(
             intake=self.intake,
@@ -87,6 +96,7 @@ class Case(Door):
             status=self._status,
             wait_current=self.ledger.wait_current,
             is_unsaid=lambda id_: id_ in self.unsaid,
+            expire_later=lambda ids: self.late.extend(ids),
             find_events=self.ledger.find,
         )
 
@@ -219,6 +229,8 @@ async def test_what_a_node_behind_missed_has_not_expired() -> None:
     case.ledger.on_wait = nobody_leads
     [answer] = await case.submit(carried)
     assert answer.status == "pending"
+    # Whoever is told so may go away: the disk answers for it, and its end will be said.
+    assert case.outbox.accepted == case.late == [carried.transaction.id]
     case.ledger.on_wait = lambda: case.ledger.committed.update({carried.transaction.id: 7})
     [answer] = await case.submit(carried)
     assert (answer.status, answer.height) == ("committed", 7)
