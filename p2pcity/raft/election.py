@@ -90,6 +90,15 @@ def continue_hand_over(raft: Raft) -> None:
         campaign_now(raft, is_transfer=True)
 
 
+def note_unreachable(raft: Raft, peer: NodeId) -> None:
+    """Wait for a leader whose connection broke no longer than the random part of the time-out.
+
+    What is asked first are pre-votes: where others still hear the leader, nothing comes of it.
+    """
+    if raft.leader == peer and raft.role is not Role.LEADER:
+        raft.election_elapsed = max(raft.election_elapsed, raft.config.election_ticks)
+
+
 def learn_commit(raft: Raft, refusal: VoteAnswer) -> None:
     """Take over what a voter that refuses knows to be committed; true in whatever term.
 

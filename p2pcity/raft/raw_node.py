@@ -135,6 +135,7 @@ class RawNode:
     def report_unreachable(self, peer: NodeId) -> None:
         """Say that messages to this peer were lost or its connection broke."""
         replication.note_unreachable(self._raft, peer)
+        election.note_unreachable(self._raft, peer)
 
     def report_log(self, peer: NodeId, last_index: int) -> None:
         """Say where a peer's log ends, by its own word on a new connection."""
