@@ -79,12 +79,6 @@ def _other_data(place: Place) -> Command:
     return _run(own.directory, "--data-dir", str(other.directory / "data"))
 
 
-def _other_genesis(place: Place) -> Command:
-    own = place.new_node()
-    shutil.copyfile(place.city.node.directory / "genesis.cbor", own / "genesis.cbor")
-    return _run(own)
-
-
 def _protected_key(place: Place) -> Command:
     passphrase = place.write("right", "right\n", 0o600)
     p2pcity("key", "new", "--passphrase-file", passphrase, place.directory / "a.key")
@@ -354,7 +348,6 @@ NODE_CASES: Final = (
         "p2pcity genesis new",
         _run_after(lambda own: (own / "genesis.cbor").unlink()),
     ),
-    CommandCase("node not in the genesis", 2, "is not in the genesis", "node.card", _other_genesis),
     CommandCase(
         "genesis cut off",
         2,
