@@ -21,6 +21,7 @@ from p2pcity.node.config_reading import load
 from p2pcity.wire import block as block_wire
 from p2pcity.wire import genesis as genesis_wire
 from p2pcity.wire import gossip as gossip_wire
+from p2pcity.wire import raft as raft_wire
 from p2pcity.wire import sync as sync_wire
 from p2pcity.wire import transaction as transaction_wire
 from p2pcity.wire.event import Event
@@ -127,6 +128,12 @@ async def _drive(city: City, tap: WireTap) -> list[Parts]:
         # Nobody asks for blocks by himself yet; one that is there, and one that is not.
         question = sync_wire.encode(sync_wire.BlockQuery(height))
         await sender.parts.network.request(leader.identity.peer_id, "sync", question, 10.0)
+    # Nobody is far behind in so short a time: the leader says so all the same, and a peer asks.
+    question = sync_wire.encode(sync_wire.EntriesQuery(1))
+    await sender.parts.network.request(leader.identity.peer_id, "sync", question, 10.0)
+    raw_node = leader.ordering.raw_node
+    behind = raft_wire.encode(raft_wire.Behind(raw_node.term, raw_node.status().commit))
+    assert leader.network.send(followers[0].identity.peer_id, "control", behind)
     await followers[1].reads.wait_linearizable(20.0)
     await leader.service.transfer_leader(None)
     await tap.wait_for(*EXPECTED)
