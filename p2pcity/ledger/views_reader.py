@@ -134,6 +134,10 @@ class ViewsReader:
         """Return the applied index, height, head, tree and counts."""
         return self._run(lambda: meta.read(self._connection))
 
+    def height(self) -> int:
+        """Return the height of the newest block in the views."""
+        return self.meta().tip.height
+
     def transaction(self, id: bytes) -> TransactionRecord | None:
         """Return what became of a transaction, None when no block carries it.
 

@@ -74,12 +74,24 @@ class Reading:
     async def _read(
         self, function: Callable[[*ArgumentTs], ResultT], *arguments: *ArgumentTs
     ) -> ResultT:
-        """Call a reader in its thread; damage that it meets ends more than this one answer."""
+        """Call a reader in its thread; damage that it meets ends more than this one answer.
+
+        Blocks are in the views a moment before this node's head names them. Whatever is told of
+        them waits for that moment, since each answer carries the head. Nothing else bounds the
+        wait: the apply loop says the head right after the write, or the node ends.
+        """
+
+        def read() -> tuple[ResultT, int]:
+            return function(*arguments), self._reader.height()
+
         try:
-            return await self._thread.run(function, *arguments)
+            found, height = await self._thread.run(read)
         except CorruptionError as damage:
             self._on_damage(damage)
             raise
+        while self._head.height < height:
+            await self._moved.wait()
+        return found
 
     def head(self) -> Head:
         """The last applied block."""

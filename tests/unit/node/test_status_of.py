@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 import trio
+import trio.testing
 
 from p2pcity.city.membership import State
 from p2pcity.errors import CorruptionError
@@ -60,11 +61,16 @@ class Case(Door):
             on_damage=self.damage.append,
         )
 
-    def apply(self, *carried: Carried) -> None:
-        """Commit and apply `carried`, as the apply loop does: first the views, then the rest."""
+    def write(self, *carried: Carried) -> None:
+        """Commit `carried` and write it to the views."""
         self.chain.add(*carried)
         append(self.log, self.chain)
         self.views.apply_blocks([(self.log.last_index, self.chain.blocks[-1])])
+
+    def apply(self, *carried: Carried) -> None:
+        """Commit and apply `carried`, as the apply loop does: first the views, then the rest."""
+        self.write(*carried)
+        self.reading.applied(self.views.height, self.views.head)
         self.mempool.remove(item.transaction.id for item in carried)
         self.in_outbox.difference_update(item.transaction.id for item in carried)
 
@@ -105,6 +111,24 @@ async def test_what_is_applied_during_the_look_up_is_found(case: Case, where: st
     assert await case.status(carried) == "committed"
 
 
+async def test_nothing_is_told_of_a_block_before_the_head_names_it(
+    case: Case,
+) -> None:
+    carried = case.chain.carried()
+    case.write(carried)
+    heads: list[tuple[str, int]] = []
+
+    async def ask() -> None:
+        heads.append((await case.status(carried), case.reading.head().height))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        assert heads == []
+        case.reading.applied(case.views.height, case.views.head)
+    assert heads == [("committed", 1)]
+
+
 async def test_a_visible_end_stays_visible(case: Case) -> None:
     carried = case.chain.carried()
     case.outbox.add([(carried.transaction.id, NOW_MS, carried.data)])
@@ -124,7 +148,6 @@ async def test_a_block_is_given_as_bytes_within_the_ledger_only(case: Case) -> N
     block = case.chain.make([case.chain.carried()])
     case.apply(*case.put())
     assert await case.reading.block_bytes(0) is None
-    case.reading.applied(1, case.views.head)
     data = await case.reading.block_bytes(1)
     assert data == case.chain.blocks[0].data != block.data
     assert await case.reading.block_bytes(2) is None
