@@ -72,6 +72,10 @@ def check_layers(data: bytes, file: str) -> None:
         case "block":
             check(data, file, "block")
             check(_items(data)[0], file, "header")
+        case "base":
+            check(data, file, "head")
+            head: Any = cbor.decode(data)
+            check(head["city"], file, "city")
         case "change":
             check(data, file, "change")
         case "sync":

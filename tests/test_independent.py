@@ -16,6 +16,7 @@ import cbor2
 import pytest
 from nacl.signing import SigningKey
 
+from tests.second_base import judge_base
 from tests.second_city import City, read_change
 from tests.second_hello import addresses, judge_hello
 from tests.second_reader import (
@@ -409,6 +410,7 @@ JUDGES: dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
     "change": judge_change,
     "stream": read_frames,
     "apply": judge_apply,
+    "base": judge_base,
 }
 
 

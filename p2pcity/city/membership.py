@@ -6,7 +6,7 @@ version 1 authors are those of the genesis; nodes and voters follow the changes 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from p2pcity.errors import DecodeError
@@ -102,6 +102,29 @@ def encode_members(state: State) -> bytes:
     sets = state.sets
     named = (sets.voters, sets.learners, sets.voters_outgoing, sets.learners_next, sets.observers)
     return cbor.encode([state.epoch, nodes, [list(keys) for keys in named]])
+
+
+def encode_city(state: State) -> bytes:
+    """Do `encode_members` in one order, however the state came about: ascending by key."""
+    sets = state.sets
+    return encode_members(
+        replace(
+            state,
+            nodes={key: state.nodes[key] for key in sorted(state.nodes)},
+            sets=VoterSets(
+                *(
+                    tuple(sorted(keys))
+                    for keys in (
+                        sets.voters,
+                        sets.learners,
+                        sets.voters_outgoing,
+                        sets.learners_next,
+                        sets.observers,
+                    )
+                )
+            ),
+        )
+    )
 
 
 def decode_members(data: bytes, genesis: Genesis) -> State:

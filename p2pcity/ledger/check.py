@@ -23,7 +23,7 @@ from p2pcity.ledger.views_store import ViewsStore
 from p2pcity.ordering.apply import AppliedBlock
 from p2pcity.views import meta, schema
 from p2pcity.views.connection import RowDamaged
-from p2pcity.views.position import HEIGHT_SHIFT
+from p2pcity.wire.base import HEIGHT_SHIFT
 from p2pcity.wire.genesis import Genesis
 
 FINDINGS_MAX: Final = 20

@@ -25,11 +25,12 @@ from p2pcity.ledger.views_store import ViewsStore
 from p2pcity.ledger.writer import WriterThread
 from p2pcity.mempool.mempool import Mempool
 from p2pcity.node.reads import Reads
-from p2pcity.views.position import HEIGHT_MAX, Position
+from p2pcity.views.position import Position
 from p2pcity.views.queries import DEGREE, EventQuery
 from p2pcity.wire import block as block_wire
 from p2pcity.wire import genesis as genesis_wire
 from p2pcity.wire import transaction as transaction_wire
+from p2pcity.wire.base import HEIGHT_MAX
 from p2pcity.wire.genesis import Genesis
 
 ResultT = TypeVar("ResultT")

@@ -16,8 +16,9 @@ from typing import Final
 from p2pcity.ordering.apply import AppliedBlock
 from p2pcity.views.connection import Connection, RowDamaged
 from p2pcity.views.labels import bytes_label, key_label, prefix64, text_label
-from p2pcity.views.position import EVENT_BITS, HEIGHT_SHIFT, Position
+from p2pcity.views.position import Position
 from p2pcity.views.sums import Sums
+from p2pcity.wire.base import EVENT_BITS, HEIGHT_SHIFT
 from p2pcity.wire.event import Event
 
 SPAN_BITS: Final = 6

@@ -9,11 +9,8 @@ import re
 from typing import Final, NamedTuple
 
 from p2pcity.errors import DecodeError
+from p2pcity.wire.base import EVENT_BITS, HEIGHT_MAX, HEIGHT_SHIFT, TRANSACTION_BITS
 
-EVENT_BITS: Final = 8
-TRANSACTION_BITS: Final = 18
-HEIGHT_SHIFT: Final = EVENT_BITS + TRANSACTION_BITS
-HEIGHT_MAX: Final = (1 << 37) - 1
 _EVENT_MASK: Final = (1 << EVENT_BITS) - 1
 _TRANSACTION_MASK: Final = (1 << TRANSACTION_BITS) - 1
 

@@ -10,8 +10,9 @@ from typing import Final
 from p2pcity.ordering.apply import AppliedBlock, Outcome
 from p2pcity.views.connection import Connection, Row, RowDamaged, checksum
 from p2pcity.views.labels import prefix64
-from p2pcity.views.position import EVENT_BITS, HEIGHT_SHIFT, Position
+from p2pcity.views.position import Position
 from p2pcity.views.sums import Sums
+from p2pcity.wire.base import EVENT_BITS, HEIGHT_SHIFT
 
 TABLES: Final = (
     """CREATE TABLE transactions (

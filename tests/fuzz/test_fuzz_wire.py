@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from p2pcity.crypto.digest import digest
 from p2pcity.errors import DecodeError
 from p2pcity.wire import (
+    base,
     block,
     card,
     cbor,
@@ -23,7 +24,7 @@ from p2pcity.wire import (
     transaction,
 )
 from p2pcity.wire.event import Event
-from tests import vectors_block, vectors_genesis, vectors_hello
+from tests import vectors_base, vectors_block, vectors_genesis, vectors_hello
 from tests.vectors_event import FULL, MINIMAL
 from tests.vectors_genesis import AUTHORS, NODES
 from tests.vectors_transaction import NETWORK, make
@@ -51,6 +52,7 @@ DECODERS: dict[str, tuple[Callable[[bytes], Any], bytes]] = {
     "skeleton": (lambda data: block.join(data, []), block.split(BLOCK)[0]),
     "genesis": (genesis.decode, genesis.encode(SIGNED_GENESIS)),
     "card": (card.decode, CARD),
+    "base": (base.decode_head, base.encode_head(vectors_base.head(2))),
     "gossip": (gossip.decode_batch, gossip.encode_batch([GOOD.data])),
     "hello": (hello.decode, hello.make(NODES[0], vectors_hello.MINE)),
     "hello answer": (hello.HelloAnswer.decode, hello.HelloAnswer(False, "x", "y").encode()),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from p2pcity.city.membership import State, decode_members, encode_members
+from p2pcity.city.membership import State, decode_members, encode_city, encode_members
 from p2pcity.crypto.keys import peer_id
 from p2pcity.errors import ChangeRefused, DecodeError
 from p2pcity.ordering.members import apply_bytes, apply_change, configuration
@@ -135,6 +135,11 @@ def test_any_row_of_changes_leaves_a_city_that_holds_together() -> None:
             assert found.voters
             assert isinstance(change, LeaveJoint) <= (not found.is_joint)
             assert decode_members(encode_members(state), CITY) == state
+            # However a node came to know the state, a base has the same bytes everywhere.
+            data = encode_city(state)
+            again = decode_members(data, CITY)
+            assert encode_city(again) == data
+            assert (again.nodes, again.voters_digest) == (state.nodes, state.voters_digest)
 
 
 def _any_step(rng: random.Random, key: bytes) -> Step:

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pcity.errors import DecodeError
-from p2pcity.views.position import HEIGHT_MAX, Position
+from p2pcity.views.position import Position
+from p2pcity.wire.base import HEIGHT_MAX
 
 positions = st.builds(
     Position,
