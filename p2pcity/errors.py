@@ -72,6 +72,17 @@ class Unavailable(LocalError):
         self.retry_after_ms = retry_after_ms
 
 
+class Pruned(LocalError):
+    """What was asked for is older than what this node keeps; `first_height` is its oldest block.
+
+    `first_height` is None where only Raft indexes are known.
+    """
+
+    def __init__(self, message: str, *, first_height: int | None = None) -> None:
+        super().__init__(message, remedy="Ask a node that keeps older blocks (ledger.keep_blocks).")
+        self.first_height = first_height
+
+
 class LedgerError(P2PCityError):
     """The disk cannot be trusted: the node stops and never guesses."""
 

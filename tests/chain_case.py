@@ -54,6 +54,9 @@ class Chain:
     def last_index(self) -> int:
         return len(self._payloads)
 
+    def term(self, index: int) -> int:
+        return 1
+
     def entries(self, low: int, high: int, bytes_max: int) -> list[Entry]:
         return [Entry(1, index, self._payloads[index - 1]) for index in range(low, high)]
 

@@ -23,6 +23,9 @@ class EntryReader(Protocol):
     def last_index(self) -> int:
         """The newest entry's index, 0 when there is none."""
 
+    def term(self, index: int) -> int:
+        """Return the term of the entry at `index`."""
+
     def entries(self, low: int, high: int, bytes_max: int) -> list[Entry]:
         """Return the entries from `low` to below `high`, at least one; CorruptionError."""
 

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Final
 
-from p2pcity.errors import CorruptionError
-from p2pcity.ledger import records
-from p2pcity.ledger.records import BadRecord, Kind
 from p2pcity.ledger.segment_file import SegmentReader
-from p2pcity.ledger.segment_recovery import Recovery, corrupt, recover
+from p2pcity.ledger.segment_index import BEGINNING, Start
+from p2pcity.ledger.segment_reading import read_entry
+from p2pcity.ledger.segment_recovery import Recovery, does_not_reach, recover
 from p2pcity.wire.raft import Entry, HardState
 
 _ENTRIES_MAX: Final = 4_096
@@ -16,10 +15,20 @@ _ENTRIES_MAX: Final = 4_096
 class OfflineLog:
     """Entries and hard state of a data directory; a torn tail is left out, not cut."""
 
-    def __init__(self, directory: Path) -> None:
-        """Verify the log in `directory` (`log/`); ConfigError, CorruptionError."""
-        self._recovered = recover(directory)
+    def __init__(self, directory: Path, start: Start = BEGINNING) -> None:
+        """Verify the log in `directory` (`log/`), which goes on from `start`.
+
+        Raises ConfigError, CorruptionError.
+        """
+        self._recovered = recover(directory, start=start)
+        if self._recovered.is_behind:
+            raise does_not_reach(directory, start)
         self._reader = SegmentReader()
+
+    @property
+    def first_index(self) -> int:
+        """The index of the oldest entry that was not pruned."""
+        return self._recovered.start.index + 1
 
     @property
     def last_index(self) -> int:
@@ -46,12 +55,16 @@ class OfflineLog:
         """What the walk over the files found."""
         return self._recovered.report()
 
+    def term(self, index: int) -> int:
+        """Return the term of the entry at `index`, from the one before the first entry on."""
+        return self._recovered.index.term(index)
+
     def entries(self, low: int, high: int, bytes_max: int) -> list[Entry]:
         """Return the entries from `low` to below `high`: at least one, up to `bytes_max` payload.
 
         Raises CorruptionError with the index of an entry that is damaged.
         """
-        assert 1 <= low <= high <= self.last_index + 1, f"no entries {low} to {high}"
+        assert self.first_index <= low <= high <= self.last_index + 1, f"no entries {low} to {high}"
         found: list[Entry] = []
         size = 0
         for index in range(low, min(high, low + _ENTRIES_MAX)):
@@ -68,16 +81,4 @@ class OfflineLog:
     def _read(self, index: int) -> Entry:
         place = self._recovered.index.place(index)
         path = self._recovered.paths[place.sequence]
-        # The checksum of the record before, which this one is chained to, stands in front of it.
-        start = place.offset - records.CHECKSUM_BYTES
-        buffer = self._reader.read(path, start, place.length + records.CHECKSUM_BYTES)
-        try:
-            previous = buffer[: records.CHECKSUM_BYTES]
-            record = records.parse_record(buffer, records.CHECKSUM_BYTES, previous)
-            term, payload = records.read_payload(record, buffer)
-            if (record.kind, record.index) != (Kind.ENTRY, index):
-                raise BadRecord("it is another record")
-        except BadRecord as bad:
-            error: CorruptionError = corrupt(path.parent, index, f"{path.name}: {bad}")
-            raise error from bad
-        return Entry(term, index, payload)
+        return Entry(place.term, index, read_entry(self._reader, path, index, place))

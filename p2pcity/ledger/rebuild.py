@@ -8,6 +8,7 @@ from typing import Final
 from p2pcity.crypto.digest import sha256
 from p2pcity.errors import DecodeError
 from p2pcity.ledger import views_store
+from p2pcity.ledger.base_store import NO_BASES, Bases
 from p2pcity.ledger.block_source import EntryReader
 from p2pcity.ledger.views_store import CommittedEntry, ViewsStore
 from p2pcity.ordering.apply import AppliedBlock, examine
@@ -35,14 +36,17 @@ def rebuild(
     raft_log: EntryReader,
     committed: int,
     progress: Progress = _no_progress,
+    *,
+    bases: Bases = NO_BASES,
 ) -> ViewsStore:
     """Delete the views at `path` and make them anew up to the index `committed`; BLOCKING.
 
-    Nobody else may have them open. The caller closes what is returned. Raises what
-    `ViewsStore.apply_blocks` does, and CorruptionError of the log.
+    They begin from the base where blocks were pruned. Nobody else may have them open. The caller
+    closes what is returned. Raises what `ViewsStore.apply_blocks` does, and CorruptionError of
+    the log.
     """
     views_store.delete(path)
-    store = ViewsStore.open(path, genesis=genesis, raft_log=raft_log)
+    store = ViewsStore.open(path, genesis=genesis, raft_log=raft_log, bases=bases)
     try:
         replay(store, genesis.network, raft_log, committed, progress=progress)
     except BaseException:  # whatever it was, the file does not stay open

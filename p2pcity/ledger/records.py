@@ -215,9 +215,13 @@ def parse_file_header(buffer: bytes) -> tuple[FileHeader, Record]:
 
 def encode_hard_state(hard_state: HardState, last_index: int, previous: bytes) -> bytes:
     """Return the record of a hard state."""
-    data = _HARD_STATE.pack(hard_state.term, hard_state.commit)
+    return encode_record(Kind.HARD_STATE, last_index, hard_state_data(hard_state), previous)
+
+
+def hard_state_data(hard_state: HardState) -> bytes:
+    """Return the data of a hard state's record."""
     vote = (hard_state.vote or "").encode()
-    return encode_record(Kind.HARD_STATE, last_index, data + vote, previous)
+    return _HARD_STATE.pack(hard_state.term, hard_state.commit) + vote
 
 
 def parse_hard_state(data: bytes) -> HardState:

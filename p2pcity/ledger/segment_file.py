@@ -83,6 +83,15 @@ def sync_directory(directory: Path) -> None:
         raise failed(directory, "syncing", error) from error
 
 
+def remove(path: Path) -> None:
+    """Remove a file, durably: the next one goes only after it; SyncFailedError."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise failed(path, "removing", error) from error
+    sync_directory(path.parent)
+
+
 class SegmentFile:
     """The file that is appended to; `size` is where the next byte goes."""
 

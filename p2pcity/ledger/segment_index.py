@@ -2,7 +2,8 @@
 
 from array import array
 from collections import OrderedDict
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 
 class Place(NamedTuple):
@@ -15,10 +16,23 @@ class Place(NamedTuple):
     payload_length: int
 
 
-class EntryIndex:
-    """Term and place of every entry, 24 bytes each; the Raft index of the first one is 1."""
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The entry that the log continues: everything up to it is in the base, not in the log."""
 
-    def __init__(self) -> None:
+    index: int
+    term: int
+
+
+BEGINNING: Final = Start(0, 0)
+"""Before the first entry there ever was: nothing was pruned."""
+
+
+class EntryIndex:
+    """Term and place of every entry behind `start`, 24 bytes each."""
+
+    def __init__(self, start: Start = BEGINNING) -> None:
+        self.start = start
         self._terms = array("Q")
         # The sequence of the file in the upper 32 bits, the offset in it in the lower 32.
         self._places = array("Q")
@@ -28,20 +42,21 @@ class EntryIndex:
 
     @property
     def last_index(self) -> int:
-        """The newest entry's index, 0 when there is none."""
-        return len(self._terms)
+        """The newest entry's index; that of `start` when there is none."""
+        return self.start.index + len(self._terms)
 
     def term(self, index: int) -> int:
-        """Return the term of the entry at `index`; 0 for index 0."""
-        return self._terms[index - 1] if index else 0
+        """Return the term of the entry at `index`, from `start` on; 0 for index 0."""
+        at = self._at(index)
+        return self._terms[at] if at >= 0 else self.start.term
 
     def payload_length(self, index: int) -> int:
         """Return the size of the payload at `index` in bytes."""
-        return self._payload_lengths[index - 1]
+        return self._payload_lengths[self._at(index)]
 
     def place(self, index: int) -> Place:
         """Return where the entry at `index` stands."""
-        at = index - 1
+        at = self._at(index)
         place = self._places[at]
         return Place(
             self._terms[at],
@@ -68,12 +83,40 @@ class EntryIndex:
 
     def is_missing(self, index: int) -> bool:
         """Whether the entry at `index` could not be read, or can't be relied on."""
-        return self._places[index - 1] == 0 or index in self._doubtful
+        return self._places[self._at(index)] == 0 or index in self._doubtful
 
     def truncate(self, index: int) -> None:
-        """Forget the entries from `index` on."""
-        for column in (self._terms, self._places, self._lengths, self._payload_lengths):
-            del column[index - 1 :]
+        """Forget the entries from `index` on.
+
+        While old files are walked that may be below `start`: what stood there is in a file that
+        was removed.
+        """
+        if index <= self.start.index:
+            self.start = Start(index - 1, 0)
+        for column in self._columns:
+            del column[self._at(index) :]
+
+    def behind(self, start: Start) -> "EntryIndex":
+        """Return a copy without the entries up to that of `start`, which this index reaches.
+
+        A copy, so that whoever reads without the log's lock sees the one or the other.
+        """
+        count = start.index - self.start.index
+        assert 0 <= count <= len(self._terms), "the log reaches from start to start"
+        other = EntryIndex(start)
+        for column, kept in zip(other._columns, self._columns, strict=True):
+            column.extend(kept[count:])
+        other._doubtful = {index for index in self._doubtful if index > start.index}
+        return other
+
+    @property
+    def _columns(self) -> tuple["array[int]", ...]:
+        return self._terms, self._places, self._lengths, self._payload_lengths
+
+    def _at(self, index: int) -> int:
+        at = index - self.start.index - 1
+        assert at >= -1, f"the entry at {index} was pruned"
+        return at
 
 
 class PayloadCache:
@@ -95,6 +138,11 @@ class PayloadCache:
         # An empty payload costs memory too: the count is bounded with the bytes.
         while self._bytes > self._bytes_max or len(self._payloads) * 64 > self._bytes_max:
             self._bytes -= len(self._payloads.popitem(last=False)[1])
+
+    def forget(self, index: int) -> None:
+        """Forget the payloads up to `index`."""
+        for old in [kept for kept in self._payloads if kept <= index]:
+            self._bytes -= len(self._payloads.pop(old))
 
     def truncate(self, index: int) -> None:
         """Forget the payloads from `index` on."""

@@ -1,6 +1,6 @@
 """The segment log: entries and hard state in append-only files that notice a flipped bit.
 
-The bytes are in `records`, the files in `segment_file`, the walk at a start in
+The bytes are in `records` and `segment_group`, the files in `segment_file`, the walk at a start in
 `segment_recovery`. One save is one write and one sync; right after the sync a mark is written
 that says so (it reaches the disk with the next sync, or by itself): from then on a bad bit
 below the mark is corruption and never mistaken for a torn tail. The disk is taken to keep old
@@ -16,30 +16,33 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from p2pcity.errors import ConfigError, SyncFailedError
+from p2pcity.errors import ConfigError, LedgerError, Pruned, SyncFailedError
 from p2pcity.ledger import records
-from p2pcity.ledger.records import BadRecord, FileHeader, Kind
+from p2pcity.ledger.records import FileHeader, Kind
 from p2pcity.ledger.segment_file import (
     SegmentFile,
     SegmentReader,
     failed,
     list_segments,
+    remove,
     sync_directory,
 )
-from p2pcity.ledger.segment_index import PayloadCache, Place
+from p2pcity.ledger.segment_group import KeptRecord, check_group, encode_group, encode_kept
+from p2pcity.ledger.segment_index import BEGINNING, EntryIndex, PayloadCache, Place, Start
+from p2pcity.ledger.segment_reading import read_entry
 from p2pcity.ledger.segment_recovery import (
-    EntryDamaged,
     Mended,
     Recovered,
     Recovery,
     corrupt,
+    does_not_reach,
     recover,
 )
 from p2pcity.ledger.segment_repair import Mender
+from p2pcity.ledger.segment_statistics import Statistics
 from p2pcity.wire.raft import Entry, HardState
 
 SEGMENT_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -47,21 +50,6 @@ CACHE_BYTES_MAX: Final = 16 * 1024 * 1024
 INCARNATION_BYTES: Final = 16
 NETWORK_BYTES: Final = 32
 _DURATIONS_MAX: Final = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """What the log did since it was opened; `sync_ms` holds the newest 1,000 sync durations."""
-
-    syncs: int
-    bytes_written: int
-    files: int
-    sync_ms: tuple[float, ...]
-
-    def sync_ms_quantile(self, fraction: float) -> float:
-        """Return the sync duration in ms that `fraction` (0.99: p99) stayed below; 0 for none."""
-        ordered = sorted(self.sync_ms)
-        return ordered[min(int(len(ordered) * fraction), len(ordered) - 1)] if ordered else 0.0
 
 
 class SegmentLog:
@@ -139,15 +127,20 @@ class SegmentLog:
         cache_bytes_max: int = CACHE_BYTES_MAX,
         segment_bytes_max: int = SEGMENT_BYTES_MAX,
         mender: Mender | None = None,
+        start: Start = BEGINNING,
+        may_begin_anew: bool = False,
     ) -> Self:
         """Verify the whole log, cut a torn tail, write what may not be on the disk anew.
 
         `clock` (in seconds) times the syncs. With a `mender` damaged records are made again
         (`mended` says which), and those that can't be are `holes`: a log that has any may be
-        read around them, and nothing else. Raises ConfigError (no log, no rights, a newer
-        format), CorruptionError, SyncFailedError.
+        read around them, and nothing else. The log goes on from `start`, where the base ends;
+        one that lacks it begins anew there if it may, since others gave the base. Raises
+        ConfigError (no log, no rights, a newer format), CorruptionError, SyncFailedError.
         """
-        recovered = recover(directory, mender)
+        recovered = recover(directory, mender, start=start)
+        if recovered.is_behind and not may_begin_anew:
+            raise does_not_reach(directory, start)
         log = cls(
             recovered,
             clock=clock,
@@ -174,10 +167,16 @@ class SegmentLog:
         self._file.rewrite(recovered.tail_offset, recovered.tail)
         self._sync()
         sync_directory(self._directory)
+        for path in recovered.left_over:
+            remove(path)
         if not self._is_marked:
             self._write_mark(self._index.last_index)
             self._sync()
         self._is_mark_synced = True
+        if recovered.is_behind:
+            self._begin_anew(recovered.start)
+        if recovered.start.index and not self.holes:
+            self.remove_files()
 
     @property
     def network(self) -> bytes | None:
@@ -186,8 +185,9 @@ class SegmentLog:
 
     @property
     def first_index(self) -> int:
-        """The index of the oldest entry: always 1, since the log is the ledger."""
-        return 1
+        """The index of the oldest entry that is kept: 1 unless the log was pruned."""
+        with self._lock:
+            return self._index.start.index + 1
 
     @property
     def last_index(self) -> int:
@@ -206,11 +206,15 @@ class SegmentLog:
         return self._full_bytes + self._file.size
 
     def term(self, index: int) -> int:
-        """Return the term at `index`; 0 for index 0. The caller keeps within the bounds."""
+        """Return the term at `index`, from the one before the first entry on; 0 for index 0.
+
+        The caller keeps within the bounds.
+        """
         with self._lock:
             self._check()
-            assert 0 <= index <= self._index.last_index, f"no term at index {index}"
-            if index and self._index.is_missing(index):
+            start = self._index.start.index
+            assert start <= index <= self._index.last_index, f"no term at index {index}"
+            if index > start and self._index.is_missing(index):
                 raise corrupt(self._directory, index, "the entry is missing")
             return self._index.term(index)
 
@@ -218,12 +222,14 @@ class SegmentLog:
         """Return the entries from `low` to below `high`: at least one, up to `bytes_max` payload.
 
         Entries that are not in memory are read and verified; CorruptionError names the first
-        one that went bad.
+        one that went bad. Raises Pruned when they are not kept any more.
         """
         picked: list[tuple[int, Place, bytes | None]] = []
         with self._lock:
             self._check()
             assert 1 <= low <= high <= self._index.last_index + 1, f"no entries {low} to {high}"
+            if low <= self._index.start.index:
+                raise _pruned(low)
             size = 0
             for index in range(low, high):
                 if self._index.is_missing(index):
@@ -269,6 +275,72 @@ class SegmentLog:
         self._write_group([record], self._index.last_index, must_sync=True)
         self._network = network
 
+    def forget(self, index: int) -> None:
+        """Keep only what stands behind `index`, which is committed and in a base on the disk.
+
+        Nothing is written: `remove_files` makes the room. Call it where the core reads the log.
+        """
+        with self._lock:
+            self._check()
+            assert index <= self._index.last_index, "the log reaches the base"
+            if index > self._index.start.index:
+                self._index = self._index.behind(Start(index, self._index.term(index)))
+                self._cache.forget(index)
+
+    def remove_files(self) -> int:
+        """Remove the files that hold nothing any more; their number. BLOCKING, like `save`.
+
+        The oldest goes first, and what the log needs for a start is synced before. Raises
+        SyncFailedError.
+        """
+        self._check()
+        with self._lock:
+            start, sequence = self._index.start, self._file.sequence
+            if start.index < self._index.last_index:
+                sequence = self._index.place(start.index + 1).sequence
+            files = [(number, self._paths[number]) for number in sorted(self._paths)]
+        files = [item for item in files if item[0] < sequence]
+        if not files:
+            return 0
+        old = self._hard_state
+        hard_state = HardState(old.term, old.vote, max(old.commit, start.index))
+        last = self._index.last_index
+        group = encode_kept(self._kept(hard_state), last, self._checksum)
+        self._write_group(group, last, must_sync=True)
+        self._hard_state = hard_state
+        for number, path in files:
+            self._remove_file(number, path)
+        return len(files)
+
+    def _kept(self, hard_state: HardState) -> list[KeptRecord]:
+        """The records that a log needs, wherever it begins."""
+        found = [(Kind.HARD_STATE, records.hard_state_data(hard_state))]
+        return found if self._network is None else [(Kind.NETWORK, self._network), *found]
+
+    def _remove_file(self, sequence: int, path: Path) -> None:
+        size = path.stat().st_size
+        try:
+            remove(path)
+        except SyncFailedError as error:
+            self._failure = error
+            raise
+        with self._lock:
+            del self._paths[sequence]
+            self._full_bytes -= size
+
+    def _begin_anew(self, start: Start) -> None:
+        """Go on behind `start` in a new file, with term and vote; the old ones are left over."""
+        old = self._hard_state
+        commit = max(old.commit, start.index)
+        self._hard_state = HardState(old.term, old.vote, commit)
+        if old.term < start.term:
+            self._hard_state = HardState(start.term, None, commit)
+        kept = self._kept(self._hard_state)
+        self._make_file(start.index + 1, records.ZERO_CHECKSUM, kept)
+        self._index = EntryIndex(start)
+        self._is_marked = False
+        self._settle()
+
     def save(self, hard_state: HardState | None, entries: Sequence[Entry], must_sync: bool) -> None:
         """Write entries and hard state as one group; BLOCKING, in the log's writer thread.
 
@@ -278,41 +350,20 @@ class SegmentLog:
         """
         self._check()
         assert not self.holes, "a log with holes takes nothing"
-        last = self._check_group(hard_state or self._hard_state, entries)
+        last = check_group(self._index, self._hard_state, hard_state or self._hard_state, entries)
         if self._file.size >= self._segment_bytes_max:
             self._roll()
-        group: list[bytes] = []
-        places: list[Place] = []
-        previous, offset = self._checksum, self._file.size
-        if entries and entries[0].index <= self._index.last_index:
-            group.append(records.encode_record(Kind.TRUNCATION, entries[0].index, b"", previous))
-            previous, offset = group[-1][-records.CHECKSUM_BYTES :], offset + len(group[-1])
-        for entry in entries:
-            record = records.encode_entry(entry, previous)
-            sequence, length = self._file.sequence, len(entry.payload)
-            places.append(Place(entry.term, sequence, offset, len(record), length))
-            group.append(record)
-            previous, offset = record[-records.CHECKSUM_BYTES :], offset + len(record)
-        if hard_state is not None:
-            group.append(records.encode_hard_state(hard_state, last, previous))
+        group, places = encode_group(
+            hard_state,
+            entries,
+            last_before=self._index.last_index,
+            last=last,
+            sequence=self._file.sequence,
+            offset=self._file.size,
+            previous=self._checksum,
+        )
         self._write_group(group, last, must_sync)
         self._publish(hard_state, entries, places)
-
-    def _check_group(self, hard_state: HardState, entries: Sequence[Entry]) -> int:
-        """Return the last index after a save; assert that the core keeps Raft's promises."""
-        last = self._index.last_index
-        if entries:
-            first = entries[0].index
-            assert self._hard_state.commit < first <= last + 1, "committed entries stay"
-            term = self._index.term(first - 1)
-            for index, entry in enumerate(entries, first):
-                assert entry.index == index, "indexes have no gaps"
-                assert term <= entry.term <= hard_state.term, "terms never fall"
-                term = entry.term
-            last = entries[-1].index
-        assert hard_state.term >= self._hard_state.term, "the term never falls"
-        assert self._hard_state.commit <= hard_state.commit <= last, "the commit index never falls"
-        return last
 
     def _publish(
         self, hard_state: HardState | None, entries: Sequence[Entry], places: list[Place]
@@ -381,17 +432,16 @@ class SegmentLog:
     def _roll(self) -> None:
         """Begin the next file; the one before it is complete on the disk by then."""
         self._settle()
+        self._make_file(self._index.last_index + 1, self._checksum, ())
+
+    def _make_file(self, first_index: int, previous: bytes, kept: Sequence[KeptRecord]) -> None:
+        """Go on in a new file; it has its name once its header and the `kept` are durable."""
         sequence = self._file.sequence + 1
-        header = FileHeader(
-            self.incarnation,
-            self._mark_key,
-            sequence,
-            self._index.last_index + 1,
-            self._checksum,
-        )
+        header = FileHeader(self.incarnation, self._mark_key, sequence, first_index, previous)
         data = records.encode_file_header(header)
+        data += b"".join(encode_kept(kept, first_index - 1, data[-records.CHECKSUM_BYTES :]))
         try:
-            new = SegmentFile.make(self._directory, sequence, header.first_index, data)
+            new = SegmentFile.make(self._directory, sequence, first_index, data)
         except SyncFailedError as error:
             self._failure = error
             raise
@@ -405,20 +455,12 @@ class SegmentLog:
 
     def _read(self, reader: SegmentReader, index: int, place: Place) -> bytes:
         """Return the payload of an entry from the disk, verified."""
-        # The checksum of the record before, which this one is chained to, stands in front of it.
-        start = place.offset - records.CHECKSUM_BYTES
-        path = self._paths[place.sequence]
-        buffer = reader.read(path, start, place.length + records.CHECKSUM_BYTES)
         try:
-            previous = buffer[: records.CHECKSUM_BYTES]
-            record = records.parse_record(buffer, records.CHECKSUM_BYTES, previous)
-            term, payload = records.read_payload(record, buffer)
-            if (record.kind, record.index, term) != (Kind.ENTRY, index, place.term):
-                raise BadRecord("it is another record")
-        except BadRecord as bad:
-            damage = corrupt(self._directory, index, f"{path.name}: {bad}")
-            raise EntryDamaged(str(damage), index=index, remedy=damage.remedy) from bad
-        return payload
+            return read_entry(reader, self._paths[place.sequence], index, place)
+        except (KeyError, LedgerError) as error:
+            if index >= self.first_index:
+                raise
+            raise _pruned(index) from error
 
     def _check(self) -> None:
         assert not self._is_closed, "the segment log is closed"
@@ -447,3 +489,7 @@ class SegmentLog:
             return Statistics(
                 self._syncs, self._bytes_written, len(self._paths), tuple(self._sync_ms)
             )
+
+
+def _pruned(index: int) -> Pruned:
+    return Pruned(f"the entry at index {index} is not kept here any more")

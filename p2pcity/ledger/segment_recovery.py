@@ -7,8 +7,13 @@ that a crash tore: no answer, no vote and no acknowledgement ever followed it, a
 With a `Mender` the walk goes on behind damage: what can be proven is made again
 (`segment_repair`), and what can't is a gap. A gap whose entries were truncated later holds
 nothing that matters any more; any other is a hole, and the node takes no part until it is filled.
+
+A log that was pruned begins with the oldest file there is, and continues the base: what files
+hold below it is walked and forgotten. A file whose header continues no checksum, though it is not
+the first, was begun anew behind a base that others gave: the files before it are left over.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -17,7 +22,7 @@ from p2pcity.errors import ConfigError, CorruptionError
 from p2pcity.ledger import records, segment_repair
 from p2pcity.ledger.records import BadRecord, FileHeader, Kind, Record
 from p2pcity.ledger.segment_file import denied, list_segments
-from p2pcity.ledger.segment_index import EntryIndex, Place
+from p2pcity.ledger.segment_index import BEGINNING, EntryIndex, Place, Start
 from p2pcity.ledger.segment_repair import Mender, Site
 from p2pcity.wire.raft import HardState
 
@@ -100,12 +105,17 @@ class Recovered:
 
     `tail` holds the bytes of the last file from `tail_offset` on (at or below its last mark, on
     a page's border) up to the last good record: they are written again, because after a failed
-    sync the page cache shows what the disk does not have.
+    sync the page cache shows what the disk does not have. `is_behind` says that the log
+    does not reach the entry that it should continue, or has another one there; `left_over` are
+    files that a log which began anew no longer needs.
     """
 
     directory: Path
     header: FileHeader
+    start: Start = BEGINNING
     index: EntryIndex = field(default_factory=EntryIndex)
+    is_behind: bool = False
+    left_over: list[Path] = field(default_factory=list)
     hard_state: HardState = field(default_factory=lambda: HardState(term=0, vote=None, commit=0))
     network: bytes | None = None
     paths: dict[int, Path] = field(default_factory=dict)
@@ -127,7 +137,9 @@ class Recovered:
     @property
     def holes(self) -> tuple[tuple[int, int], ...]:
         """The first and last index of each run of entries that is missing."""
-        return tuple(gap.hole for gap in self.gaps if gap.hole)
+        holes = [gap.hole for gap in self.gaps if gap.hole]
+        first = self.start.index + 1
+        return tuple((max(low, first), high) for low, high in holes if high >= first)
 
     @property
     def sequence(self) -> int:
@@ -171,20 +183,30 @@ def corrupt(directory: Path, index: int | None, what: str) -> CorruptionError:
     )
 
 
-def recover(directory: Path, mender: Mender | None = None) -> Recovered:
+def does_not_reach(directory: Path, start: Start) -> CorruptionError:
+    """Return the error for a log that lacks what its base says was committed."""
+    what = f"it lacks the entry at index {start.index}, where the base ends"
+    return corrupt(directory, start.index, what)
+
+
+def recover(
+    directory: Path, mender: Mender | None = None, *, start: Start = BEGINNING
+) -> Recovered:
     """Read and verify all files in `directory`; nothing is written.
 
-    Without a `mender` damage is not worked around. Raises ConfigError when there is no log, no
-    right to read it, or a newer format; CorruptionError with the index (the best known one) when
-    the log can't be trusted.
+    Without a `mender` damage is not worked around. `start` is what the base says the log goes on
+    from. Raises ConfigError when there is no log, no right to read it, or a newer format;
+    CorruptionError with the index (the best known one) when the log can't be trusted.
     """
     files = list_segments(directory)
     if not files:
         raise denied(directory, FileNotFoundError())
+    begin = _find_beginning(files) if start.index else 0
     state: Recovered | None = None
-    for position, (sequence, first_index, path) in enumerate(files):
+    for position, (sequence, first_index, path) in enumerate(files[begin:], begin):
         is_last = position == len(files) - 1
-        if sequence != position + 1:
+        is_next = sequence == (files[position - 1][0] if state else sequence - 1) + 1
+        if not is_next or (state is None and sequence != 1 and not start.index):
             last = state.index.last_index + 1 if state else 1
             raise corrupt(directory, last, f"the file before {path.name} is missing")
         buffer = _read(path)
@@ -203,7 +225,8 @@ def recover(directory: Path, mender: Mender | None = None) -> Recovered:
             buffer = data + buffer[len(data) :]
             header, record = records.parse_file_header(buffer)
         if state is None:
-            state = Recovered(directory, header)
+            state = _begin(directory, header, start)
+            state.left_over = [path for _, _, path in files[:begin]]
         if mended is not None:
             state.mended.append(mended)
         _check_header(state, header, sequence, first_index, path)
@@ -212,6 +235,24 @@ def recover(directory: Path, mender: Mender | None = None) -> Recovered:
         _walk(state, _File(sequence, buffer, previous, is_last), record, mender)
     assert state is not None
     _finish(state, mender)
+    return state
+
+
+def _find_beginning(files: Sequence[tuple[int, int, Path]]) -> int:
+    """Return the position of the last file that begins a log anew, of the oldest if none does."""
+    for position in range(len(files) - 1, 0, -1):
+        header = _peek(files[position][2])
+        if header is not None and header.previous == records.ZERO_CHECKSUM:
+            return position
+    return 0
+
+
+def _begin(directory: Path, header: FileHeader, start: Start) -> Recovered:
+    """Return the state before the oldest file; what it continues is in the base, if anywhere."""
+    state = Recovered(directory, header, start)
+    if header.sequence > 1:
+        state.index = EntryIndex(Start(header.first_index - 1, 0))
+        state.checksum = header.previous
     return state
 
 
@@ -242,7 +283,7 @@ def _expected(
         return FileHeader(
             state.header.incarnation, state.header.mark_key, sequence, last + 1, state.checksum
         )
-    if following is None:
+    if following is None or sequence > 1:
         return None
     return following._replace(
         sequence=sequence, first_index=first_index, previous=records.ZERO_CHECKSUM
@@ -403,15 +444,38 @@ def _finish(state: Recovered, mender: Mender | None) -> None:
     The entries came from a leader of their term. This node had no vote on disk in that term, so
     it sent none: the term is taken over with no vote.
     """
+    _join(state)
     for gap in state.gaps:
         index = gap.doubt_last
         if mender and mender.committed.get(index) == state.index.term(index) > 0:
             # What is committed is truncated nowhere, and equal terms are equal logs.
             gap.doubt_last = 0
-        state.index.doubt(gap.doubt_first, gap.doubt_last)
+        state.index.doubt(max(gap.doubt_first, state.start.index + 1), gap.doubt_last)
     if not state.is_vote_known and not state.holes:
         what = f"{state.gaps[-1].what}: the newest term and vote may have stood there"
         raise corrupt(state.directory, None, what)
-    term = state.index.term(state.index.last_index)
-    if term > state.hard_state.term:
-        state.hard_state = HardState(term=term, vote=None, commit=state.hard_state.commit)
+    old = state.hard_state
+    term, commit = state.index.term(state.index.last_index), max(old.commit, state.start.index)
+    if state.is_behind:
+        return
+    if term > old.term:
+        state.hard_state = HardState(term=term, vote=None, commit=commit)
+    elif commit > old.commit:
+        state.hard_state = HardState(old.term, old.vote, commit)
+
+
+def _join(state: Recovered) -> None:
+    """Let the log go on from where the base ends."""
+    index, start = state.index, state.start
+    if index.start.index > start.index:
+        what = f"entries behind {start.index}, where the base ends, are missing"
+        raise corrupt(state.directory, start.index + 1, what)
+    is_held = index.last_index >= start.index and (
+        index.start.index == start.index
+        or index.is_missing(start.index)
+        or index.term(start.index) == start.term
+    )
+    if is_held:
+        state.index = index.behind(start)
+    else:
+        state.is_behind = True

@@ -14,18 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from p2pcity.errors import CorruptionError, DecodeError, Unavailable
+from p2pcity.errors import CorruptionError, DecodeError, Pruned, Unavailable
 from p2pcity.ledger import database
+from p2pcity.ledger.base_store import NO_BASES, Bases
 from p2pcity.ledger.block_source import BlockSource, EntryReader, StoredBlock
-from p2pcity.views import blocks, events, meta, queries, transactions
+from p2pcity.views import bases, blocks, events, meta, queries, transactions
+from p2pcity.views.base import Base
 from p2pcity.views.blocks import BlockRecord
 from p2pcity.views.connection import RowDamaged
 from p2pcity.views.events import EventRow
 from p2pcity.views.meta import Meta
-from p2pcity.views.position import Position
+from p2pcity.views.position import BEGINNING, Position
 from p2pcity.views.queries import EventQuery
 from p2pcity.views.transactions import TransactionRecord
 from p2pcity.wire import event as event_wire
+from p2pcity.wire.base import EVENT_VALUE, encode_record
 from p2pcity.wire.event import Event
 from p2pcity.wire.transaction import HASH_BYTES
 
@@ -104,6 +107,7 @@ class ViewsReader:
         self,
         path: Path,
         raft_log: EntryReader,
+        base_source: Bases = NO_BASES,
         *,
         clock: Callable[[], float] = time.monotonic,
         timeout_s: float = QUERY_TIMEOUT_S,
@@ -115,6 +119,9 @@ class ViewsReader:
         self._deadline = clock() + timeout_s
         self._lock = threading.Lock()
         self._source = BlockSource(raft_log)
+        self._bases = base_source
+        # The one that the read in hand goes by.
+        self._base = base_source.base
         with damage_named(path):
             self._connection = database.connect(path, "NORMAL", is_read_only=True)
         self._connection.set_progress_handler(self._is_late, _STEPS_BETWEEN_LOOKS)
@@ -143,17 +150,20 @@ class ViewsReader:
 
         An id that was applied and dropped elsewhere as a duplicate leads to the applied one.
         """
-        return self._run(lambda: transactions.read(self._connection, id))
+        return self._run(lambda: transactions.read(self._connection, id, self._base))
 
     def has_transaction(self, id: bytes) -> bool:
         """Say whether a transaction with this id was applied."""
-        return self._run(lambda: transactions.has_applied(self._connection, id))
+        return self._run(lambda: transactions.has_applied(self._connection, id, self._base))
 
     def transaction_bytes(self, id: bytes) -> bytes | None:
-        """Return the carried bytes of a transaction, None when no block carries it."""
+        """Return the carried bytes of a transaction, None when no block carries it.
+
+        Raises Pruned.
+        """
 
         def read() -> bytes | None:
-            record = transactions.read(self._connection, id)
+            record = transactions.read(self._connection, id, self._base)
             if record is None:
                 return None
             return self._stored(record.height).carried(record.position).data
@@ -162,20 +172,40 @@ class ViewsReader:
 
     def count_events(self, height: int, position: int) -> int:
         """Return how many events a transaction brought into the views; 0: all were duplicates."""
-        return self._run(lambda: events.count(self._connection, height, position))
+
+        def read() -> int:
+            if height <= self._base.height:
+                return self._base.count_events(Position(height, position, 0).number)
+            return events.count(self._connection, height, position)
+
+        return self._run(read)
 
     def block(self, height: int) -> BlockRecord | None:
-        """Return the row of the block at `height`, None when there is none."""
-        return self._run(lambda: blocks.read(self._connection, height))
+        """Return the row of the block at `height`, None when there is none; Pruned."""
+
+        def read() -> BlockRecord | None:
+            self._check_kept(height)
+            return blocks.read(self._connection, height)
+
+        return self._run(read)
 
     def blocks(self, first: int, limit: int) -> list[BlockRecord]:
-        """Return the rows of up to `limit` blocks from the height `first` upwards."""
-        return self._run(lambda: blocks.read_range(self._connection, first, limit))
+        """Return the rows of up to `limit` blocks from the height `first` upwards; Pruned."""
+
+        def read() -> list[BlockRecord]:
+            self._check_kept(first)
+            return blocks.read_range(self._connection, first, limit)
+
+        return self._run(read)
 
     def block_bytes(self, height: int) -> bytes | None:
-        """Return the bytes of the block at `height`, its hash verified; None when there is none."""
+        """Return the bytes of the block at `height`, its hash verified; None when there is none.
+
+        Raises Pruned.
+        """
 
         def read() -> bytes | None:
+            self._check_kept(height)
             record = blocks.read(self._connection, height)
             if record is None:
                 return None
@@ -188,6 +218,27 @@ class ViewsReader:
         """Return what became of the block's transactions, by position (duplicates left out)."""
         return self._run(lambda: transactions.read_block(self._connection, height))
 
+    def base_records(self, height: int) -> bytes:
+        """Return the records of the block at `height`, as apply found them (`wire.base`).
+
+        They are made from the log and the rows; who stores them checks the chain. Raises Pruned.
+        """
+
+        def read() -> bytes:
+            self._check_kept(height)
+            return self._records(height)
+
+        return self._run(read)
+
+    def base_digest(self, height: int) -> bytes | None:
+        """Return the digest of the base at `height`, None when it is not known here."""
+
+        def read() -> bytes | None:
+            record = bases.read(self._connection, height)
+            return None if record is None else record.digest
+
+        return self._run(read)
+
     def types(self) -> list[str]:
         """Return the event types on the ledger, sorted."""
         return self._run(lambda: events.list_types(self._connection))
@@ -196,9 +247,14 @@ class ViewsReader:
         """Return the id of the transaction that brought the event of this name, None if none."""
 
         def read() -> bytes | None:
-            position = find_event(self._connection, self._source, name_key)
+            position = find_event(self._connection, self._source, name_key, self._base)
             if position is None:
                 return None
+            if position.number < self._base.floor:
+                record = self._base.find_transaction(position._replace(event=0).number)
+                if record is None:
+                    raise RowDamaged(f"the base has no transaction for the event at {position}")
+                return record.key
             stored = self._stored(position.height)
             return stored.carried(position.transaction).transaction.id
 
@@ -212,10 +268,11 @@ class ViewsReader:
         """Return up to `limit` events behind `cursor`: all that are in the views, without a gap.
 
         Withheld and erased ones come as tombstones. `Position.before(height)` begins with the
-        block at `height`.
+        block at `height`. Raises Pruned when some were dropped that stood behind `cursor`.
         """
 
         def read() -> EventPage:
+            self._check_cursor(cursor)
             rows = queries.find_rows(
                 self._connection, EventQuery(limit=limit), cursor.number, limit + 1
             )
@@ -226,7 +283,9 @@ class ViewsReader:
 
     def _find_page(self, query: EventQuery) -> EventPage:
         found: list[LedgerEvent] = []
-        after, wanted = query.cursor.number, query.limit + 1
+        if query.cursor != BEGINNING:
+            self._check_cursor(query.cursor)
+        after, wanted = max(query.cursor.number, self._base.floor - 1), query.limit + 1
         while True:
             size = max(wanted - len(found), _CANDIDATES_MIN)
             rows = queries.find_rows(self._connection, query, after, size)
@@ -262,14 +321,58 @@ class ViewsReader:
             position, carried.transaction.id, author, stored.record.time_ms, data, event
         )
 
+    def _check_kept(self, height: int) -> None:
+        if 0 < height <= self._base.height:
+            first = self._base.height + 1
+            raise Pruned(
+                f"block {height} was pruned here; the oldest one is {first}", first_height=first
+            )
+
+    def _check_cursor(self, cursor: Position) -> None:
+        if cursor.number < self._base.floor - 1:
+            self._check_kept(min(cursor.height + 1, self._base.height))
+
     def _stored(self, height: int) -> StoredBlock:
         return read_stored(self._connection, self._source, height)
+
+    def _records(self, height: int) -> bytes:
+        stored, found = self._stored(height), list[bytes]()
+        listed = events.positions(self._connection, height)
+        for position, row in sorted(transactions.read_block(self._connection, height).items()):
+            if row.leaf_index is None:
+                continue
+            first = Position(height, position, 0)
+            found.append(encode_record(row.id, first.number, row.leaf_index))
+            author = stored.carried(position).transaction.author
+            for number in listed.get(position, ()):
+                _, event = read_event(stored, first._replace(event=number))
+                if event is None:
+                    raise RowDamaged(f"the event at {height}.{position}.{number} has no body")
+                key = event_wire.name_key(author, event.source, event.id)
+                found.append(encode_record(key, first.number | number, EVENT_VALUE))
+        return b"".join(found)
 
     def _is_late(self) -> bool:
         return self._clock() > self._deadline
 
     def _run(self, read: Callable[[], _T]) -> _T:
-        """Call `read` in one read transaction, alone on the connection and with a deadline."""
+        """Call `read` in one read transaction, alone on the connection and with a deadline.
+
+        What is pruned while it reads may be missing in the log and in the tables: it reads again,
+        by the base that is in force now.
+        """
+        while True:
+            base = self._base = self._bases.base
+            try:
+                found = self._run_once(read)
+            except (Pruned, ViewsDamaged):
+                if base is self._bases.base:
+                    raise
+                continue
+            if base is self._bases.base:
+                return found
+
+    def _run_once(self, read: Callable[[], _T]) -> _T:
         with self._lock, damage_named(self._path):
             self._deadline = self._clock() + self._timeout_s
             try:
@@ -311,14 +414,22 @@ def read_event(stored: StoredBlock, position: Position) -> tuple[bytes, Event | 
 
 
 def find_event(
-    connection: sqlite3.Connection, source: BlockSource, name_key: bytes
+    connection: sqlite3.Connection, source: BlockSource, name_key: bytes, base: Base
 ) -> Position | None:
     """Return where the event of this name stands, None when it is not on the ledger.
 
-    The index holds 64 bits of the name; whoever shares them is told apart by the event itself.
+    What was pruned is in `base`. The index holds 64 bits of the name; whoever shares them is told
+    apart by the event itself.
     """
     for number in events.find_name(connection, name_key):
         position = Position.from_number(number)
+        if number < base.floor:
+            record = base.find_event(number)
+            if record is None:
+                raise RowDamaged(f"the base has no event at {position}")
+            if record.key == name_key:
+                return position
+            continue
         stored = read_stored(connection, source, position.height)
         _, event = read_event(stored, position)
         author = stored.carried(position.transaction).transaction.author

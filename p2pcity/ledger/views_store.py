@@ -1,7 +1,8 @@
 """views.db: applies committed blocks and keeps what can be asked about them.
 
 Everything in it can be made again from the segment log, and is: a missing, damaged, older or
-foreign file is thrown away at the start, and the apply loop replays the log from index 1. The
+foreign file is thrown away at the start, and the apply loop replays the log from its first index,
+on top of the base where blocks were pruned. The
 applied index is in the same SQLite transaction as the rows (WAL, synchronous NORMAL: after a
 power cut the file is a little older, never between two states).
 
@@ -9,30 +10,48 @@ One thread writes; readers have connections of their own (`open_reader`).
 """
 
 import contextlib
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
 
-from p2pcity.city.membership import State
+from p2pcity.city.membership import State, decode_members, encode_city
 from p2pcity.crypto.merkle import Frontier
 from p2pcity.errors import DecodeError, DivergedError, Unavailable
 from p2pcity.ledger import database
+from p2pcity.ledger.base_store import NO_BASES, Bases, StoredBase
 from p2pcity.ledger.block_source import BlockSource, EntryReader
 from p2pcity.ledger.views_reader import ViewsDamaged, ViewsReader, damage_named, find_event
 from p2pcity.ordering.apply import AppliedBlock, Applier, Lookup, Tip
+from p2pcity.ordering.taken import records_of
+from p2pcity.views import bases as bases_view
 from p2pcity.views import blocks, city, events, meta, schema, transactions
 from p2pcity.views.connection import RowDamaged
 from p2pcity.views.events import EventsWriter
 from p2pcity.views.meta import Meta
 from p2pcity.views.sums import Sums
+from p2pcity.wire import base as base_wire
 from p2pcity.wire import block as block_wire
+from p2pcity.wire.base import (
+    HEIGHT_SHIFT,
+    MARK_BYTES,
+    RECORD_BYTES,
+    BaseHead,
+    Mark,
+    encode_mark,
+    next_chain,
+)
 from p2pcity.wire.block import Block
 from p2pcity.wire.genesis import Genesis
+from p2pcity.wire.limits import BASE_INTERVAL_BLOCKS
 
 CHECKPOINT_ROWS: Final = 8_000
 # A small commit writes about eight pages to the WAL, whatever little it adds: as much as this.
 _ROWS_PER_COMMIT: Final = 16
+PRUNED_AT_ONCE: Final = 32
+"""Blocks whose rows one commit deletes: apply waits for it."""
 CACHE_KIB: Final = 48 * 1024
 _REFUSED_MAX: Final = 8
 _SUFFIXES: Final = ("", "-wal", "-shm")
@@ -44,9 +63,12 @@ CommittedEntry = tuple[int, Block | bytes | None]
 class ViewsStore:
     """Writes the views. All calls block: run them in the thread of views.db."""
 
-    def __init__(self, path: Path, genesis: Genesis, raft_log: EntryReader) -> None:
+    def __init__(
+        self, path: Path, genesis: Genesis, raft_log: EntryReader, bases: Bases = NO_BASES
+    ) -> None:
         """Use `open`; this opens the file as it is and raises ViewsDamaged when it can't."""
         self._path = path
+        self._bases = bases
         self._raft_log = raft_log
         self._source = BlockSource(raft_log)
         self._events = EventsWriter()
@@ -61,27 +83,30 @@ class ViewsStore:
                 self._meta = self._read_meta(genesis)
                 state = city.read(self._connection, genesis)
                 self._sums = self._verified_sums()
+                self._marks = bases_view.read_marks(self._connection, self._meta.tip.height)
             except BaseException:  # whatever it was, the file does not stay open
                 self._connection.close()
                 raise
         self._applier = Applier(genesis.network, state, self._meta.tip)
 
     @classmethod
-    def open(cls, path: Path, *, genesis: Genesis, raft_log: EntryReader) -> Self:
-        """Open the views, or begin them anew at index 0 when they are missing or damaged.
+    def open(
+        cls, path: Path, *, genesis: Genesis, raft_log: EntryReader, bases: Bases = NO_BASES
+    ) -> Self:
+        """Open the views, or begin them anew from the base when they are missing or damaged.
 
         `recovery` of what is returned says why they were begun anew, None when they were not.
         Raises LockedError, SyncFailedError, ConfigError; CorruptionError when the log itself is
         damaged at the newest block.
         """
         if not path.exists():
-            create(path, genesis)
+            create(path, genesis, bases.stored)
         try:
-            return cls(path, genesis, raft_log)
+            return cls(path, genesis, raft_log, bases)
         except ViewsDamaged as damage:
             delete(path)
-            create(path, genesis)
-            store = cls(path, genesis, raft_log)
+            create(path, genesis, bases.stored)
+            store = cls(path, genesis, raft_log, bases)
             store.recovery = damage
             return store
 
@@ -132,7 +157,9 @@ class ViewsStore:
 
         `clock` (s) says when a query takes longer than `timeout_s`.
         """
-        return ViewsReader(self._path, self._raft_log, clock=clock, timeout_s=timeout_s)
+        return ViewsReader(
+            self._path, self._raft_log, self._bases, clock=clock, timeout_s=timeout_s
+        )
 
     def apply_blocks(
         self, entries: Sequence[CommittedEntry], lookup: Lookup = lambda digest: None
@@ -146,13 +173,14 @@ class ViewsStore:
         if not entries:
             return []
         before, sums = (self._applier.tip, self._applier.state), self._sums.copy()
+        marks = self._marks
         applied: list[AppliedBlock] = []
         try:
             with damage_named(self._path), database.transaction(self._connection):
                 new, rows = self._apply(entries, lookup, applied)
         except BaseException:  # rolled back on disk, and so here
             self._applier.restore(*before)
-            self._sums = sums
+            self._sums, self._marks = sums, marks
             self._events.forget()
             raise
         self._meta = new
@@ -179,6 +207,48 @@ class ViewsStore:
         self._refused = 0 if is_done else self._refused + 1
         return is_done
 
+    def base_head(self, height: int) -> bytes | None:
+        """Return the bytes of the head of the base at `height`, None when there is none to make.
+
+        In the writer's thread. Raises ViewsDamaged.
+        """
+        with damage_named(self._path):
+            record = bases_view.read(self._connection, height)
+            if record is None:
+                return None
+            count = height // BASE_INTERVAL_BLOCKS
+            return bases_view.head_bytes(record, self._marks[: count * MARK_BYTES])
+
+    def prune(self, blocks_max: int = PRUNED_AT_ONCE) -> bool:
+        """Delete rows at or below the base that is in force; whether there are more of them.
+
+        BLOCKING, in the writer's thread, one commit of `blocks_max` blocks. What is asked for
+        meanwhile is answered by the base. Raises what `apply_blocks` does.
+        """
+        last = self._bases.base.height
+        height = min(last, self._meta.pruned + blocks_max)
+        if height <= self._meta.pruned:
+            return False
+        sums, connection = self._sums.copy(), self._connection
+        new = replace(self._meta, pruned=height)
+        try:
+            with damage_named(self._path), database.transaction(connection):
+                transactions.prune(connection, (height + 1) << HEIGHT_SHIFT, self._sums)
+                events.prune(connection, height, self._sums)
+                blocks.prune(connection, height, self._sums)
+                if height == last:
+                    events.prune_types(connection)
+                    bases_view.forget_heads(connection, height)
+                meta.write(connection, new)
+                self._sums.write(connection)
+        except BaseException:  # rolled back on disk, and so here
+            self._sums = sums
+            raise
+        self._meta = new
+        self._events.forget()
+        self.checkpoint()
+        return height < last
+
     def close(self) -> None:
         """Checkpoint and close; a second call does nothing."""
         if self._is_closed:
@@ -193,18 +263,24 @@ class ViewsStore:
 
     def has_transaction(self, id: bytes, /) -> bool:
         """Say whether a transaction was applied; for the applier, in the writer's thread."""
-        return transactions.has_applied(self._connection, id)
+        return transactions.has_applied(self._connection, id, self._bases.base)
 
     def has_event(self, name_key: bytes, /) -> bool:
         """Say whether an event of this name is on the ledger; in the writer's thread."""
-        return find_event(self._connection, self._source, name_key) is not None
+        return find_event(self._connection, self._source, name_key, self._bases.base) is not None
 
     def _read_meta(self, genesis: Genesis) -> Meta:
         schema.check(self._connection)
         found = meta.read(self._connection)
         if found.network != genesis.network:
             raise RowDamaged("the views are of another network")
-        if found.tip.height > 0 and found.head_index <= self._raft_log.last_index:
+        stored = self._bases.stored
+        if stored is not None and found.applied_index < stored.head.index:
+            raise RowDamaged("the views are older than the base")
+        if stored is not None and found.tip.height == stored.height:
+            if (found.tip.hash, found.mark) != (stored.head.hash, stored.mark):
+                raise RowDamaged("the views and the base are of different ledgers")
+        elif found.tip.height > 0 and found.head_index <= self._raft_log.last_index:
             record = blocks.read(self._connection, found.tip.height)
             if record is None or record.hash != found.tip.hash:
                 raise RowDamaged("the row of the newest block is missing")
@@ -221,12 +297,32 @@ class ViewsStore:
         events.verify(self._connection)
         return sums
 
+    def _remember_base(self, new: Meta, state: State) -> None:
+        """Store what a base at this height is, in case it is pruned to or asked for."""
+        marks = self._marks + encode_mark(new.mark)
+        tip = new.tip
+        head = BaseHead(
+            network=new.network,
+            height=tip.height,
+            hash=tip.hash,
+            time_ms=tip.time_ms,
+            index=new.head_index,
+            term=self._raft_log.term(new.head_index),
+            frontier=tip.frontier,
+            city=encode_city(state),
+            events=new.events,
+            dropped=new.dropped,
+            marks=marks,
+        )
+        bases_view.write(self._connection, bases_view.make(head))
+        self._marks = marks
+
     def _apply(
         self, entries: Sequence[CommittedEntry], lookup: Lookup, applied: list[AppliedBlock]
     ) -> tuple[Meta, int]:
         """Write all rows of `entries`; the new meta row and how many rows were written."""
         old, old_state = self._meta, self._applier.state
-        head_index, events, dropped, rows = old.head_index, old.events, old.dropped, 0
+        new, rows = old, 0
         for expected, (index, item) in enumerate(entries, old.applied_index + 1):
             assert index == expected, f"entry {index} came, {expected} is next"
             if not item:
@@ -236,19 +332,23 @@ class ViewsStore:
             stored = transactions.insert(self._connection, done, self._sums)
             blocks.insert(self._connection, done, added)
             self._sums.add("blocks", [(done.height, index)])
-            head_index = index
-            events += added
-            dropped += sum(1 for entry in done.transactions if entry.outcome != "applied")
+            records = records_of(done)
+            new = replace(
+                new,
+                head_index=index,
+                tip=done.tip,
+                events=new.events + added,
+                dropped=new.dropped + sum(item.outcome != "applied" for item in done.transactions),
+                mark=Mark(
+                    next_chain(new.mark.chain, records),
+                    new.mark.records + len(records) // RECORD_BYTES,
+                ),
+            )
+            if done.height % BASE_INTERVAL_BLOCKS == 0:
+                self._remember_base(new, done.state)
             rows += added + stored + 1
             applied.append(done)
-        new = Meta(
-            network=old.network,
-            applied_index=entries[-1][0],
-            head_index=head_index,
-            tip=self._applier.tip,
-            events=events,
-            dropped=dropped,
-        )
+        new = replace(new, applied_index=entries[-1][0])
         meta.write(self._connection, new)
         self._sums.write(self._connection)
         if self._applier.state is not old_state:
@@ -256,15 +356,60 @@ class ViewsStore:
         return new, rows
 
 
-def create(path: Path, genesis: Genesis) -> None:
-    """Make an empty views.db at height 0; BLOCKING."""
+def create(path: Path, genesis: Genesis, base: StoredBase | None = None) -> None:
+    """Make a views.db at height 0, or at that of the base; BLOCKING.
+
+    Raises CorruptionError when the base's city can't be read.
+    """
     with damage_named(path), contextlib.closing(database.connect(path, "NORMAL")) as connection:
+        sums = Sums()
         with database.transaction(connection):
             schema.create(connection)
-            meta.write(connection, Meta(genesis.network, 0, 0, Tip.from_genesis(genesis), 0, 0))
-            city.write(connection, State.from_genesis(genesis))
-            Sums().write(connection)
+        if base is not None:
+            _begin_from(connection, base, genesis, sums)
+        with database.transaction(connection):
+            if base is None:
+                meta.write(connection, Meta(genesis.network, 0, 0, Tip.from_genesis(genesis), 0, 0))
+                city.write(connection, State.from_genesis(genesis))
+            sums.write(connection)
+            # The last word: a kill before it leaves a file that is begun anew.
+            schema.complete(connection)
         database.checkpoint(connection)
+
+
+def _begin_from(
+    connection: sqlite3.Connection, base: StoredBase, genesis: Genesis, sums: Sums
+) -> None:
+    head = base.head
+    if head.network != genesis.network:
+        raise RowDamaged("the base is of another network")
+    try:
+        state = decode_members(head.city, genesis)
+    except DecodeError as error:
+        raise RowDamaged(f"the base's city can't be read: {error}") from error
+    for piece in base.pieces():
+        count = len(piece) // RECORD_BYTES
+        records = [base_wire.read_record(piece, number) for number in range(count)]
+        with database.transaction(connection):
+            transactions.insert_ids(connection, records, sums)
+            events.insert_names(connection, records, sums)
+    tip = Tip(head.height, head.hash, head.time_ms, head.frontier)
+    with database.transaction(connection):
+        meta.write(
+            connection,
+            Meta(
+                network=genesis.network,
+                applied_index=head.index,
+                head_index=head.index,
+                tip=tip,
+                events=head.events,
+                dropped=head.dropped,
+                mark=base.mark,
+                pruned=head.height,
+            ),
+        )
+        city.write(connection, state)
+        bases_view.write_given(connection, head, base.stored.digest)
 
 
 def delete(path: Path) -> None:

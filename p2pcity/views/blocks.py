@@ -5,6 +5,7 @@ from typing import Final
 
 from p2pcity.ordering.apply import AppliedBlock
 from p2pcity.views.connection import Connection, Row, RowDamaged, checksum
+from p2pcity.views.sums import Sums
 
 TABLES: Final = (
     """CREATE TABLE blocks (
@@ -73,3 +74,9 @@ def _from_row(row: Row) -> BlockRecord:
     if checksum(*values) != stored:
         raise RowDamaged(f"the row of block {values[0]} is damaged")
     return BlockRecord(*values)
+
+
+def prune(connection: Connection, height: int, sums: Sums) -> None:
+    """Delete the rows up to `height`, also from `sums`."""
+    sums.remove_range(connection, "blocks", "height", height + 1)
+    connection.execute("DELETE FROM blocks WHERE height <= ?", (height,)).fetchall()

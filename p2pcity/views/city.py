@@ -5,7 +5,7 @@ It is written in the same SQLite transaction as the block that changed them.
 
 from typing import Final
 
-from p2pcity.city.membership import State, decode_members, encode_members
+from p2pcity.city.membership import State, decode_members, encode_city
 from p2pcity.errors import DecodeError
 from p2pcity.views.connection import Connection, RowDamaged, checksum
 from p2pcity.wire.genesis import Genesis
@@ -21,7 +21,7 @@ TABLES: Final = (
 
 def write(connection: Connection, state: State) -> None:
     """Store the row in place of the one before."""
-    row = (1, encode_members(state))
+    row = (1, encode_city(state))
     connection.execute(
         "INSERT OR REPLACE INTO city VALUES (?,?,?)", (*row, checksum(*row))
     ).fetchall()

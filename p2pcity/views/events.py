@@ -18,7 +18,7 @@ from p2pcity.views.connection import Connection, RowDamaged
 from p2pcity.views.labels import bytes_label, key_label, prefix64, text_label
 from p2pcity.views.position import Position
 from p2pcity.views.sums import Sums
-from p2pcity.wire.base import EVENT_BITS, HEIGHT_SHIFT
+from p2pcity.wire.base import EVENT_BITS, HEIGHT_SHIFT, Record
 from p2pcity.wire.event import Event
 
 SPAN_BITS: Final = 6
@@ -160,6 +160,35 @@ class EventsWriter:
             self._types |= new
 
 
+def insert_names(connection: Connection, records: Sequence[Record], sums: Sums) -> None:
+    """Add the names of a base's records, also to `sums`: all that outlives a pruned event."""
+    names = [(prefix64(item.key), item.position) for item in records if item.is_event]
+    connection.executemany("INSERT INTO names VALUES (?,?)", names).fetchall()
+    sums.add("names", names)
+
+
+def prune(connection: Connection, height: int, sums: Sums) -> None:
+    """Delete the events up to `height`, also from `sums`; their names stay taken."""
+    first = height + 1
+    end = first << HEIGHT_SHIFT
+    sums.remove_range(connection, "events", "position", end)
+    connection.execute("DELETE FROM events WHERE position < ?", (end,)).fetchall()
+    # The span in which the ledger begins now may have lost events at its start.
+    span = first >> SPAN_BITS
+    connection.execute("DELETE FROM spans WHERE span <= ?", (span,)).fetchall()
+    connection.execute(
+        f"INSERT INTO spans {_SPANS_OF_EVENTS} WHERE position < ? GROUP BY 1",
+        ((span + 1) << SPAN_SHIFT,),
+    ).fetchall()
+
+
+def prune_types(connection: Connection) -> None:
+    """Drop the types of which no event is left."""
+    connection.execute(
+        "DELETE FROM types WHERE NOT EXISTS (SELECT 1 FROM events WHERE type = label)"
+    ).fetchall()
+
+
 def _bounds(span: int, rows: Sequence[_Values]) -> tuple[int | None, ...]:
     times = [row[5] for row in rows]
     longitudes = [row[6] for row in rows if row[6] is not None]
@@ -175,11 +204,13 @@ def _bounds(span: int, rows: Sequence[_Values]) -> tuple[int | None, ...]:
     )
 
 
-_SPANS_DIFFER: Final = f"""SELECT count(*) FROM spans FULL JOIN (
-        SELECT position >> {SPAN_SHIFT} AS number, min(time_ms) AS time_1, max(time_ms) AS time_2,
+_SPANS_OF_EVENTS: Final = f"""SELECT position >> {SPAN_SHIFT} AS number,
+            min(time_ms) AS time_1, max(time_ms) AS time_2,
             min(longitude) AS place_1, min(latitude) AS place_2,
             max(longitude) AS place_3, max(latitude) AS place_4
-        FROM events NOT INDEXED GROUP BY 1
+        FROM events NOT INDEXED"""
+_SPANS_DIFFER: Final = f"""SELECT count(*) FROM spans FULL JOIN (
+        {_SPANS_OF_EVENTS} GROUP BY 1
     ) ON span = number
     WHERE span IS NOT number OR time_min IS NOT time_1 OR time_max IS NOT time_2
         OR west IS NOT place_1 OR south IS NOT place_2
@@ -217,6 +248,19 @@ def count(connection: Connection, height: int, transaction: int) -> int:
         (first, first + (1 << EVENT_BITS)),
     ).fetchall()
     found: int = rows[0][0]
+    return found
+
+
+def positions(connection: Connection, height: int) -> dict[int, list[int]]:
+    """Return which events of the block at `height` are in the views, by their transaction."""
+    rows = connection.execute(
+        "SELECT position FROM events WHERE position >= ? AND position < ? ORDER BY position",
+        (height << HEIGHT_SHIFT, (height + 1) << HEIGHT_SHIFT),
+    ).fetchall()
+    found: dict[int, list[int]] = {}
+    for (number,) in rows:
+        position = Position.from_number(number)
+        found.setdefault(position.transaction, []).append(position.event)
     return found
 
 

@@ -9,8 +9,10 @@ from typing import Final
 from p2pcity.crypto.merkle import Frontier
 from p2pcity.ordering.apply import Tip
 from p2pcity.views.connection import Connection, RowDamaged, checksum
+from p2pcity.wire.base import NO_CHAIN, Mark
 
 HASH_BYTES: Final = 32
+NO_MARK: Final = Mark(NO_CHAIN, 0)
 
 TABLES: Final = (
     """CREATE TABLE meta (
@@ -25,6 +27,9 @@ TABLES: Final = (
         peaks BLOB NOT NULL,
         events INTEGER NOT NULL,
         dropped INTEGER NOT NULL,
+        chain BLOB NOT NULL,
+        records INTEGER NOT NULL,
+        pruned INTEGER NOT NULL,
         checksum BLOB NOT NULL
     )""",
 )
@@ -36,7 +41,8 @@ class Meta:
 
     `applied_index` is the newest Raft index that was applied, `head_index` that of the newest
     block (0 before the first). `events` counts the events in the views, `dropped` the
-    transactions of blocks that were not applied.
+    transactions of blocks that were not applied. `mark` is the chain over the keys that are
+    taken, and their number (`wire.base`). Up to the height `pruned` rows are gone.
     """
 
     network: bytes
@@ -45,6 +51,8 @@ class Meta:
     tip: Tip
     events: int
     dropped: int
+    mark: Mark = NO_MARK
+    pruned: int = 0
 
     def row(self) -> tuple[int | bytes, ...]:
         """Return the values as they are stored, without the checksum."""
@@ -61,6 +69,9 @@ class Meta:
             b"".join(tip.frontier.peaks),
             self.events,
             self.dropped,
+            self.mark.chain,
+            self.mark.records,
+            self.pruned,
         )
 
 
@@ -81,9 +92,12 @@ def read(connection: Connection) -> Meta:
     *values, stored = rows[0]
     if checksum(*values) != stored:
         raise RowDamaged("the views' meta row is damaged")
-    _, network, applied_index, height, head, head_index, time_ms, size, peaks, *counts = values
+    _, network, applied_index, height, head, head_index, time_ms, size, peaks, *rest = values
+    events, dropped, chain, records, pruned = rest
     frontier = Frontier(
         size, tuple(peaks[at : at + HASH_BYTES] for at in range(0, len(peaks), HASH_BYTES))
     )
     tip = Tip(height, head, time_ms, frontier)
-    return Meta(network, applied_index, head_index, tip, *counts)
+    return Meta(
+        network, applied_index, head_index, tip, events, dropped, Mark(chain, records), pruned
+    )

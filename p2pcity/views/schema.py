@@ -2,10 +2,10 @@
 
 from typing import Final
 
-from p2pcity.views import blocks, city, events, meta, sums, transactions
+from p2pcity.views import bases, blocks, city, events, meta, sums, transactions
 from p2pcity.views.connection import Connection, RowDamaged
 
-VERSION: Final = 3
+VERSION: Final = 4
 TABLES: Final = (
     *meta.TABLES,
     *city.TABLES,
@@ -13,13 +13,18 @@ TABLES: Final = (
     *transactions.TABLES,
     *events.TABLES,
     *sums.TABLES,
+    *bases.TABLES,
 )
 
 
 def create(connection: Connection) -> None:
-    """Make every table and index in an empty database."""
+    """Make every table and index in an empty database, which counts for nothing yet."""
     for statement in TABLES:
         connection.execute(statement).fetchall()
+
+
+def complete(connection: Connection) -> None:
+    """Say that everything is there that the views begin with."""
     connection.execute(f"PRAGMA user_version={VERSION}").fetchall()
 
 

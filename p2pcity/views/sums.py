@@ -65,6 +65,20 @@ class Sums:
                     high += value >> 32
         self._sums[table] = (count + len(rows), low, high)
 
+    def remove_range(self, connection: Connection, table: str, key: str, end: int) -> None:
+        """Take out the rows of `table` whose `key` is below `end`: they are about to be deleted."""
+        gone = _add_up(connection, f"{table} WHERE {key} < {end}", _COLUMNS[table])
+        count, low, high = self._sums[table]
+        self._sums[table] = (count - gone[0], low - gone[1], high - gone[2])
+
+    def remove(self, table: str, rows: Sequence[Values]) -> None:
+        """Take out rows that are deleted from `table`."""
+        other = Sums()
+        other.add(table, rows)
+        count, low, high = self._sums[table]
+        gone = other._sums[table]
+        self._sums[table] = (count - gone[0], low - gone[1], high - gone[2])
+
     def copy(self) -> "Sums":
         """Return a copy, to go back to when a transaction is rolled back."""
         other = Sums()

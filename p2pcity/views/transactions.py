@@ -1,18 +1,21 @@
 """The transactions by id: what became of each, and where it stands.
 
 Rows lie in ledger order; the index holds 8 bytes of the id and compares the row's. Duplicates
-have no row: their id leads to the one that was applied.
+have no row: their id leads to the one that was applied. Of what was pruned the index stays, and
+leads to the base's record.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from p2pcity.ordering.apply import AppliedBlock, Outcome
+from p2pcity.views.base import NO_BASE, Base
 from p2pcity.views.connection import Connection, Row, RowDamaged, checksum
 from p2pcity.views.labels import prefix64
 from p2pcity.views.position import Position
 from p2pcity.views.sums import Sums
-from p2pcity.wire.base import EVENT_BITS, HEIGHT_SHIFT
+from p2pcity.wire.base import EVENT_BITS, HEIGHT_SHIFT, Record
 
 TABLES: Final = (
     """CREATE TABLE transactions (
@@ -68,30 +71,70 @@ def insert(connection: Connection, applied: AppliedBlock, sums: Sums) -> int:
     return len(rows)
 
 
-def read(connection: Connection, id: bytes) -> TransactionRecord | None:
+def insert_ids(connection: Connection, records: Sequence[Record], sums: Sums) -> None:
+    """Add the ids of a base's records, also to `sums`: all that outlives a pruned transaction."""
+    ids = [(prefix64(item.key), item.position) for item in records if not item.is_event]
+    connection.executemany("INSERT INTO transaction_ids VALUES (?,?)", ids).fetchall()
+    sums.add("transaction_ids", ids)
+
+
+def prune(connection: Connection, end: int, sums: Sums) -> None:
+    """Delete the rows below the position `end`, also from `sums`.
+
+    Only ids of dropped transactions go with them: those of applied ones are taken for ever.
+    """
+    rows = connection.execute(
+        "SELECT id, position FROM transactions WHERE position < ? AND outcome != 0", (end,)
+    ).fetchall()
+    ids = [(prefix64(id_), position) for id_, position in rows]
+    connection.executemany(
+        "DELETE FROM transaction_ids WHERE prefix = ? AND position = ?", ids
+    ).fetchall()
+    sums.remove("transaction_ids", ids)
+    sums.remove_range(connection, "transactions", "position", end)
+    connection.execute("DELETE FROM transactions WHERE position < ?", (end,)).fetchall()
+
+
+def read(connection: Connection, id: bytes, base: Base = NO_BASE) -> TransactionRecord | None:
     """Return what became of a transaction, None when no block carries it; RowDamaged.
 
-    An applied one comes before a dropped one of the same id, the first before later ones.
+    An applied one comes before a dropped one of the same id, the first before later ones. What
+    became of those that were pruned is in `base`.
     """
-    found = _find(connection, id)
+    found = _find(connection, id, base)
     applied = (record for record in found if record.outcome == "applied")
     return next(applied, found[0] if found else None)
 
 
-def has_applied(connection: Connection, id: bytes) -> bool:
+def has_applied(connection: Connection, id: bytes, base: Base = NO_BASE) -> bool:
     """Say whether a transaction with this id was applied; RowDamaged."""
-    return any(record.outcome == "applied" for record in _find(connection, id))
+    return any(record.outcome == "applied" for record in _find(connection, id, base))
 
 
-def _find(connection: Connection, id: bytes) -> list[TransactionRecord]:
+def _find(connection: Connection, id: bytes, base: Base) -> list[TransactionRecord]:
     """Return the rows of an id in ledger order; each that its prefix leads to has to be sound."""
     rows = connection.execute(
         "SELECT i.position, t.* FROM transaction_ids i LEFT JOIN transactions t"
         " ON t.position = i.position WHERE i.prefix = ? ORDER BY i.position",
         (prefix64(id),),
     ).fetchall()
-    records = [_from_row((position, *row[1:])) for position, *row in rows]
-    return [record for record in records if record.id == id]
+    records = [
+        _from_row((position, *row[1:]))
+        if position >= base.floor
+        else _from_record(base.find_transaction(position))
+        for position, *row in rows
+    ]
+    return [record for record in records if record is not None and record.id == id]
+
+
+def _from_record(record: Record | None) -> TransactionRecord | None:
+    """A pruned transaction; None for one that was dropped."""
+    if record is None:
+        return None
+    position = Position.from_number(record.position)
+    return TransactionRecord(
+        record.key, position.height, position.transaction, "applied", record.value
+    )
 
 
 def read_at(connection: Connection, height: int, position: int) -> TransactionRecord | None:
