@@ -9,6 +9,7 @@ from p2pcity.wire.forward import ForwardResult
 from p2pcity.wire.promise import Promise
 from p2pcity.wire.raft import Entry
 from tests.vector_case import Case, Outcome, collect, compare, judge
+from tests.vectors_base import records_of
 from tests.vectors_event import FULL, MINIMAL
 from tests.vectors_transaction import make
 
@@ -66,7 +67,7 @@ def _show(data: bytes, message: sync.Request | sync.Answer) -> Mapping[str, Any]
 def _case(name: str, what: str, data: bytes, comment: str, reason: str = "", *flags: str) -> Case:
     input = {"what": what, "data": data.hex()}
     section = "forwarding" if what.startswith("forward") else "anti-entropy"
-    spec = f"04-gossip.md#{section}"
+    spec = "07-base.md#fetching" if name.startswith("base") else f"04-gossip.md#{section}"
     if reason:
         return Case(AREA, name, spec, comment, input, "reject", reason, flags=flags)
     return Case(AREA, name, spec, comment, input, intermediates=run(input).intermediates)
@@ -81,6 +82,10 @@ def _cases() -> Iterator[Case]:
         ("status", sync.StatusQuery()),
         ("block", sync.BlockQuery(42)),
         ("entries", sync.EntriesQuery(7)),
+        ("base", sync.BaseQuery()),
+        ("base-height", sync.BaseQuery(512)),
+        ("base-head", sync.BaseHeadQuery(512, 786_432)),
+        ("base-records", sync.BaseRecordsQuery(32_768)),
     )
     for name, request in requests:
         yield _case(name, "request", sync.encode(request), "A question.")
@@ -98,6 +103,14 @@ def _cases() -> Iterator[Case]:
         ("block-answer-none", sync.BlockAnswer(42, None)),
         ("entries-answer", sync.EntriesAnswer(7, 3, 8, (Entry(2, 7), Entry(3, 8, b"\x83")))),
         ("entries-answer-none", sync.EntriesAnswer(7, 3, 6, ())),
+        ("entries-answer-first", sync.EntriesAnswer(7, 3, 900, (), first=514)),
+        ("base-answer", sync.BaseAnswer(512, IDS[0], 1_900, 3_000, 514)),
+        ("base-answer-digest", sync.BaseAnswer(512, IDS[0], 0, 0, 1)),
+        ("base-answer-none", sync.BaseAnswer(0, None, 0, 0, 1)),
+        ("base-head-answer", sync.BaseHeadAnswer(512, 0, b"\xac")),
+        ("base-head-answer-none", sync.BaseHeadAnswer(512, 0, None)),
+        ("base-records-answer", sync.BaseRecordsAnswer(0, records_of(1, 1, 0))),
+        ("base-records-answer-none", sync.BaseRecordsAnswer(9, b"")),
     )
     for name, answer in answers:
         yield _case(name, "answer", sync.encode(answer), "An answer.")
@@ -124,6 +137,9 @@ def _broken(asked: bytes) -> Iterator[Case]:
         ("id-31", {"kind": "fetch", "ids": [bytes(31)]}),
         ("ids-1001", {"kind": "fetch", "ids": [bytes(32)] * 1001}),
         ("height-missing", {"kind": "block"}),
+        ("base-height-null", {"kind": "base", "height": None}),
+        ("base-head-offset-missing", {"kind": "base-head", "height": 256}),
+        ("base-records-16385", {"kind": "base-records", "offset": 0, "count": 16_385}),
     )
     for name, value in questions:
         yield _case(name, "request", cbor.encode(value), "No such question.", "malformed")
@@ -141,6 +157,16 @@ def _broken(asked: bytes) -> Iterator[Case]:
         ("entries-triple", {**told, "entries": [[1, 1, b""]]}),
         ("entries-term-text", {**told, "entries": [["1", b""]]}),
         ("entries-commit-missing", {key: told[key] for key in told if key != "commit"}),
+    ):
+        yield _case(name, "answer", cbor.encode(value), "No such answer.", "malformed")
+    for name, value in (
+        ("base-records-47", {"kind": "base-records-answer", "offset": 0, "data": bytes(47)}),
+        ("base-head-text", {"kind": "base-head-answer", "height": 1, "offset": 0, "data": "a"}),
+        (
+            "base-digest-31",
+            {"kind": "base-answer", "height": 256, "digest": bytes(31)}
+            | {"size": 1, "records": 1, "first": 1},
+        ),
     ):
         yield _case(name, "answer", cbor.encode(value), "No such answer.", "malformed")
     yield _case(

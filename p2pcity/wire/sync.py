@@ -1,4 +1,4 @@
-"""Questions and answers between peers: anti-entropy, entries, blocks and status.
+"""Questions and answers between peers: anti-entropy, entries, blocks, bases and status.
 
 Each is a CBOR map with a `kind` (cddl/sync.cddl). Unknown fields are ignored and unknown
 kinds are errors, so that a later release can add to both. `decode_request` and
@@ -10,6 +10,7 @@ from typing import Final
 
 from p2pcity.errors import DecodeError
 from p2pcity.wire import cbor
+from p2pcity.wire.base import RECORD_BYTES
 from p2pcity.wire.fields import (
     TIME_MS_MAX,
     UINT64_MAX,
@@ -20,7 +21,12 @@ from p2pcity.wire.fields import (
     read_text,
     read_uint,
 )
-from p2pcity.wire.limits import BLOCK_BYTES_MAX, SYNC_IDS_MAX, TRANSACTION_BYTES_MAX
+from p2pcity.wire.limits import (
+    BASE_RECORDS_MAX,
+    BLOCK_BYTES_MAX,
+    SYNC_IDS_MAX,
+    TRANSACTION_BYTES_MAX,
+)
 from p2pcity.wire.promise import Promise, listed, read_promises
 from p2pcity.wire.raft import Entry
 
@@ -30,6 +36,8 @@ FETCHED_BYTES_MAX: Final = BLOCK_BYTES_MAX
 """An answer to Fetch carries at most so many bytes of transactions; the asker asks again."""
 ENTRIES_MAX: Final = SYNC_IDS_MAX
 """Entries in one answer, whatever their bytes; their payloads have at most BLOCK_BYTES_MAX."""
+BASE_PART_BYTES_MAX: Final = BASE_RECORDS_MAX * RECORD_BYTES
+"""Bytes of a base's head, or of its records, in one answer."""
 SYNC_BYTES_MAX: Final = BLOCK_BYTES_MAX + 16 * 1024
 NO_SESSION: Final = bytes(SESSION_BYTES)
 
@@ -121,17 +129,91 @@ class EntriesAnswer:
     """Entries from `index` on, without gaps, as this node has them on its disk; none if it can't.
 
     Those up to `commit` are committed, as this node knows in its `term`. What lies above is
-    only what it was sent.
+    only what it was sent. `first` is the oldest entry that it keeps, 0 when it did not say.
     """
 
     index: int
     term: int
     commit: int
     entries: tuple[Entry, ...]
+    first: int = 0
 
 
-Request = PendingQuery | Fetch | StatusQuery | BlockQuery | EntriesQuery
-Answer = PendingAnswer | Fetched | StatusAnswer | BlockAnswer | EntriesAnswer
+@dataclass(frozen=True, slots=True)
+class BaseQuery:
+    """Which base have you on disk; or, with a height: which digest has the base there?"""
+
+    height: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BaseAnswer:
+    """The base at `height`, its digest None when this node does not know it.
+
+    `size` (bytes of the head) and `records` are 0 unless the base lies on its disk. `first` is
+    the oldest entry that it keeps.
+    """
+
+    height: int
+    digest: bytes | None
+    size: int
+    records: int
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class BaseHeadQuery:
+    """Send me the bytes from `offset` on of the head of your base at this height."""
+
+    height: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class BaseHeadAnswer:
+    """Bytes of a head from `offset` on, None when this node has not got that base on disk."""
+
+    height: int
+    offset: int
+    data: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class BaseRecordsQuery:
+    """Send me at most `count` records of your base, from record `offset` on."""
+
+    offset: int
+    count: int = BASE_RECORDS_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class BaseRecordsAnswer:
+    """Whole records from record `offset` on, none when this node has not got them."""
+
+    offset: int
+    data: bytes
+
+
+Request = (
+    PendingQuery
+    | Fetch
+    | StatusQuery
+    | BlockQuery
+    | EntriesQuery
+    | BaseQuery
+    | BaseHeadQuery
+    | BaseRecordsQuery
+)
+Answer = (
+    PendingAnswer
+    | Fetched
+    | StatusAnswer
+    | BlockAnswer
+    | EntriesAnswer
+    | BaseAnswer
+    | BaseHeadAnswer
+    | BaseRecordsAnswer
+)
 
 
 def encode(message: Request | Answer) -> bytes:
@@ -156,6 +238,17 @@ def decode_request(data: bytes) -> Request:
         return BlockQuery(read_uint(fields.get("height"), "height"))
     if kind == "entries":
         return EntriesQuery(read_uint(fields.get("index"), "index"))
+    if kind == "base":
+        return BaseQuery(read_uint(fields["height"], "height") if "height" in fields else None)
+    if kind == "base-head":
+        return BaseHeadQuery(
+            read_uint(fields.get("height"), "height"), read_uint(fields.get("offset"), "offset")
+        )
+    if kind == "base-records":
+        return BaseRecordsQuery(
+            read_uint(fields.get("offset"), "offset"),
+            read_uint(fields.get("count"), "count", BASE_RECORDS_MAX),
+        )
     raise DecodeError("a question of an unknown kind")
 
 
@@ -189,6 +282,8 @@ def decode_answer(data: bytes) -> Answer:
         return BlockAnswer(height, None if block is None else read_bytes(block, "block"))
     if kind == "entries-answer":
         return _read_entries_answer(fields)
+    if kind in ("base-answer", "base-head-answer", "base-records-answer"):
+        return _read_base_answer(kind, fields)
     raise DecodeError("an answer of an unknown kind")
 
 
@@ -210,13 +305,33 @@ def _value(message: Request | Answer) -> dict[str, object]:
             return {"kind": "block-answer", "height": height, "block": data}
         case EntriesQuery(index):
             return {"kind": "entries", "index": index}
-        case EntriesAnswer(index, term, commit, entries):
+        case EntriesAnswer(index, term, commit, entries, first):
             return {
                 "kind": "entries-answer",
                 "index": index,
                 "term": term,
                 "commit": commit,
                 "entries": [[entry.term, entry.payload] for entry in entries],
+                **({"first": first} if first else {}),
+            }
+        case BaseQuery(height):
+            return {"kind": "base", **({} if height is None else {"height": height})}
+        case BaseHeadQuery(height, offset):
+            return {"kind": "base-head", "height": height, "offset": offset}
+        case BaseHeadAnswer(height, offset, data):
+            return {"kind": "base-head-answer", "height": height, "offset": offset, "data": data}
+        case BaseRecordsQuery(offset, count):
+            return {"kind": "base-records", "offset": offset, "count": count}
+        case BaseRecordsAnswer(offset, data):
+            return {"kind": "base-records-answer", "offset": offset, "data": data}
+        case BaseAnswer():
+            return {
+                "kind": "base-answer",
+                "height": message.height,
+                "digest": message.digest,
+                "size": message.size,
+                "records": message.records,
+                "first": message.first,
             }
         case StatusAnswer():
             return {
@@ -267,7 +382,29 @@ def _read_entries_answer(fields: dict[object, object]) -> EntriesAnswer:
         read_uint(fields.get("term"), "term"),
         read_uint(fields.get("commit"), "commit"),
         tuple(entries),
+        read_uint(fields.get("first", 0), "first"),
     )
+
+
+def _read_base_answer(kind: object, fields: dict[object, object]) -> Answer:
+    if kind == "base-answer":
+        digest = fields.get("digest")
+        return BaseAnswer(
+            read_uint(fields.get("height"), "height"),
+            None if digest is None else read_bytes(digest, "digest", ID_BYTES),
+            read_uint(fields.get("size"), "size"),
+            read_uint(fields.get("records"), "records"),
+            read_uint(fields.get("first"), "first"),
+        )
+    offset = read_uint(fields.get("offset"), "offset")
+    data = fields.get("data")
+    if kind == "base-head-answer":
+        found = None if data is None else read_bytes(data, "data")
+        return BaseHeadAnswer(read_uint(fields.get("height"), "height"), offset, found)
+    records = read_bytes(data, "data")
+    if len(records) % RECORD_BYTES:
+        raise DecodeError(f"{len(records)} bytes are no whole records")
+    return BaseRecordsAnswer(offset, records)
 
 
 def _read_word(value: object, name: str) -> str:
