@@ -51,7 +51,7 @@ unit: $(READY)
 	$(BIN)/python -m pytest -q tests/unit tests/test_tidy.py $(ARGS)
 
 test: $(VENV)/.flights lint
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-long: $(VENV)/.flights
 	$(BIN)/python -m pytest -q -m long $(ARGS)

@@ -137,6 +137,7 @@ def peer_id(public: bytes) -> str:
     return base58.b58encode(_PEER_ID_PREFIX + public).decode("ascii")
 
 
+@lru_cache(maxsize=4096)
 def public_key(peer_id: str) -> bytes:
     """Return the Ed25519 public key inside a peer id.
 
