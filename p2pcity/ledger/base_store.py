@@ -146,15 +146,15 @@ class NewBase:
         try:
             os.ftruncate(self._descriptor, self._offset)
         except OSError as error:
-            raise _refused(self._directory / "records", error) from error
+            raise refused(self._directory / "records", error) from error
 
     def add(self, records: bytes) -> None:
         """Write the next records, without a sync."""
         self._chain.add(records)
         try:
-            self._offset += _write(self._descriptor, records, self._offset)
+            self._offset += write_at(self._descriptor, records, self._offset)
         except OSError as error:
-            raise _refused(self._directory / "records", error) from error
+            raise refused(self._directory / "records", error) from error
 
     def finish(self) -> StoredBase:
         """Bring the base to the disk; it is not in force yet.
@@ -202,7 +202,7 @@ class BaseStore:
         self._descriptor = -1
         self._base: StoredBase | None = None
         if stored is not None:
-            self._descriptor = _open(self._records, os.O_RDWR)
+            self._descriptor = open_records(self._records, os.O_RDWR)
             self._base = StoredBase(stored, self._records, self._descriptor)
 
     @classmethod
@@ -235,6 +235,11 @@ class BaseStore:
     def head(self) -> BaseHead | None:
         """The head of the base that is in force; None as long as nothing was pruned."""
         return None if self._base is None else self._base.head
+
+    @property
+    def is_given(self) -> bool:
+        """Whether others gave the base that is in force: the log may not reach it."""
+        return self._base is not None and self._base.stored.is_given
 
     @property
     def start(self) -> Start:
@@ -271,9 +276,9 @@ class BaseStore:
         try:
             self._directory.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise _refused(self._directory, error) from error
+            raise refused(self._directory, error) from error
         sync_directory(self._directory.parent)
-        self._descriptor = _open(self._records, os.O_RDWR | os.O_CREAT)
+        self._descriptor = open_records(self._records, os.O_RDWR | os.O_CREAT)
         sync_directory(self._directory)
 
 
@@ -328,16 +333,16 @@ def write_head(path: Path, stored: StoredHead) -> None:
     try:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            _write(descriptor, data, 0)
+            write_at(descriptor, data, 0)
             _sync(beside, descriptor)
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise _refused(beside, error) from error
+        raise refused(beside, error) from error
     try:
         beside.replace(path)
     except OSError as error:
-        raise _refused(path, error) from error
+        raise refused(path, error) from error
     sync_directory(path.parent)
 
 
@@ -349,8 +354,11 @@ def _corrupt(directory: Path, what: str) -> CorruptionError:
     return CorruptionError(f"the base in {directory} is damaged: {what}", remedy=_REMEDY)
 
 
-def _refused(path: Path, error: OSError) -> LedgerError | Unavailable:
-    """A full disk loses nothing here: what is written counts only once the head is in place."""
+def refused(path: Path, error: OSError) -> LedgerError | Unavailable:
+    """Say that a write failed: what is written counts only once the head is in place.
+
+    So a full disk loses nothing here.
+    """
     if error.errno in _FULL:
         return Unavailable(
             f"writing {path} failed: {error.strerror}",
@@ -359,7 +367,8 @@ def _refused(path: Path, error: OSError) -> LedgerError | Unavailable:
     return failed(path, "writing", error)
 
 
-def _open(path: Path, flags: int) -> int:
+def open_records(path: Path, flags: int) -> int:
+    """Open a file of records; CorruptionError when it is missing, ConfigError without rights."""
     try:
         return os.open(path, flags | os.O_CLOEXEC, 0o600)
     except FileNotFoundError as error:
@@ -378,7 +387,8 @@ def _read(path: Path, descriptor: int, first: int, count: int) -> bytes:
         ) from error
 
 
-def _write(descriptor: int, data: bytes, offset: int) -> int:
+def write_at(descriptor: int, data: bytes, offset: int) -> int:
+    """Write all of `data` at `offset`, without a sync; its length. Raises OSError."""
     view, at = memoryview(data), offset
     while view:
         written = os.pwrite(descriptor, view, at)

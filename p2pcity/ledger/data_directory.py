@@ -1,6 +1,7 @@
 """The layout of a data directory: what lies where, made by `init`, checked at each start.
 
-    log/        the segment log: the ledger itself
+    log/        the segment log: the ledger itself, or what was not pruned of it
+    base/       what outlives pruned blocks (`base_store`); only where some were pruned
     outbox.db   what this node accepted and nobody waits for (SQLite)
     views.db    what can be made again from the log (SQLite)
     promises    what voters are known to have acknowledged (`promises_file`)
@@ -30,6 +31,11 @@ class DataDirectory:
     def log(self) -> Path:
         """The directory of the segment log."""
         return self.path / "log"
+
+    @property
+    def base(self) -> Path:
+        """The directory of the base."""
+        return self.path / "base"
 
     @property
     def outbox(self) -> Path:
@@ -110,7 +116,7 @@ def open_directory(path: Path) -> DataDirectory:
     directory = DataDirectory(path)
     if not directory.has_log:
         raise denied(directory.log, FileNotFoundError())
-    for part in (directory.log, directory.outbox, directory.views):
+    for part in (directory.log, directory.base, directory.outbox, directory.views):
         if part.exists():
             _check_rights(part)
     return directory

@@ -337,7 +337,7 @@ class SegmentLog:
             self._hard_state = HardState(start.term, None, commit)
         kept = self._kept(self._hard_state)
         self._make_file(start.index + 1, records.ZERO_CHECKSUM, kept)
-        self._index = EntryIndex(start)
+        self._index, self.holes = EntryIndex(start), ()
         self._is_marked = False
         self._settle()
 

@@ -432,7 +432,11 @@ def _take(state: Recovered, sequence: int, record: Record) -> None:
     elif record.kind == Kind.SYNC_MARK:
         if not records.is_mark(state.header.mark_key, record.data, sequence, record.offset):
             raise corrupt(state.directory, last + 1, "a sync mark is not at its place")
-    elif record.kind == Kind.NETWORK and state.network is None and len(record.data) == 32:
+    elif (
+        record.kind == Kind.NETWORK
+        and len(record.data) == 32
+        and state.network in (None, record.data)
+    ):
         state.network = record.data
     else:
         raise corrupt(state.directory, last + 1, f"a record of kind {record.kind} is impossible")

@@ -166,6 +166,7 @@ class ViewsReader:
             record = transactions.read(self._connection, id, self._base)
             if record is None:
                 return None
+            self._check_kept(record.height)
             return self._stored(record.height).carried(record.position).data
 
         return self._run(read)

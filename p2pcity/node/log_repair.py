@@ -19,7 +19,8 @@ from p2pcity import __version__
 from p2pcity.crypto import keys
 from p2pcity.errors import CorruptionError, LocalError, RemoteError, Unavailable
 from p2pcity.ledger.records import Kind
-from p2pcity.ledger.segment_log import SegmentLog
+from p2pcity.ledger.segment_index import BEGINNING, Start
+from p2pcity.ledger.segment_log import SEGMENT_BYTES_MAX, SegmentLog
 from p2pcity.ledger.segment_repair import Mender
 from p2pcity.ledger.writer import WriterThread
 from p2pcity.net.config import NetConfig
@@ -42,12 +43,18 @@ _logger = structlog.get_logger("p2pcity.node.log_repair")
 
 @dataclass(frozen=True, slots=True)
 class LogFiles:
-    """Where a log lies, what it belongs to, and the thread that opens and writes it."""
+    """Where a log lies, what it belongs to, and the thread that opens and writes it.
+
+    `start` is where the base ends; a log that does not reach it begins anew if others gave it.
+    """
 
     directory: Path
     network: bytes
     writer: WriterThread
     clock: Callable[[], float]
+    segment_bytes_max: int = SEGMENT_BYTES_MAX
+    start: Start = BEGINNING
+    may_begin_anew: bool = False
 
     async def open(self, repair: Repair | None = None) -> SegmentLog:
         """Open the log with all that can be proven made again; see `SegmentLog.open`."""
@@ -55,7 +62,15 @@ class LogFiles:
         if repair is not None:
             mender = Mender(self.network, repair.entries, repair.committed)
         log = await self.writer.run(
-            partial(SegmentLog.open, self.directory, clock=self.clock, mender=mender)
+            partial(
+                SegmentLog.open,
+                self.directory,
+                clock=self.clock,
+                segment_bytes_max=self.segment_bytes_max,
+                mender=mender,
+                start=self.start,
+                may_begin_anew=self.may_begin_anew,
+            )
         )
         for mended in log.mended:
             givers = repair.givers(mended.index) if repair and mended.kind == Kind.ENTRY else []

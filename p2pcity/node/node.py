@@ -112,6 +112,7 @@ async def run(
         peer_id=identity.peer_id,
         repair=LogRepair(config, identity, now_ms=_wall_clock_ms).run,
         has_damaged_views=has_damaged_views,
+        segment_bytes_max=config.ledger.segment_bytes_max,
     )
     try:
         parts = Parts(config, identity, stores, now_ms=_wall_clock_ms)

@@ -9,11 +9,12 @@ from pathlib import Path
 import structlog
 
 from p2pcity.errors import CorruptionError
-from p2pcity.ledger import recovery_marker, views_store
+from p2pcity.ledger import base_incoming, recovery_marker, views_store
+from p2pcity.ledger.base_store import BaseStore
 from p2pcity.ledger.data_directory import DataDirectory, open_directory
 from p2pcity.ledger.lock import DataLock
 from p2pcity.ledger.outbox import Outbox
-from p2pcity.ledger.segment_log import SegmentLog
+from p2pcity.ledger.segment_log import SEGMENT_BYTES_MAX, SegmentLog
 from p2pcity.ledger.views_reader import ViewsReader
 from p2pcity.ledger.views_store import ViewsStore
 from p2pcity.ledger.writer import WriterThread
@@ -31,9 +32,10 @@ Repair = Callable[[SegmentLog, LogFiles], Awaitable[SegmentLog]]
 
 @dataclass(slots=True)
 class Stores:
-    """What lies open while the daemon runs: the lock, three stores and a writer for each."""
+    """What lies open while the daemon runs: the lock, the stores, and who writes and reads them."""
 
     lock: DataLock
+    bases: BaseStore
     raft_log: SegmentLog
     outbox: Outbox
     views: ViewsStore
@@ -49,6 +51,7 @@ class Stores:
         async with AsyncExitStack() as stack:
             # Unwound from the last to the first.
             stack.callback(self.lock.release)
+            stack.callback(self.bases.close)
             for writer in self.log_writer, self.outbox_writer, self.views_writer:
                 stack.push_async_callback(writer.close)
             stack.push_async_callback(self.reader_thread.close)
@@ -68,8 +71,9 @@ async def open_stores(
     has_damaged_views: bool = False,
     make_writer: Callable[[str, int], WriterThread] = WriterThread,
     clock: Callable[[], float] = time.monotonic,
+    segment_bytes_max: int = SEGMENT_BYTES_MAX,
 ) -> Stores:
-    """Lock the directory, recover the segment log, open the outbox and the views.
+    """Lock the directory, open the base, recover the segment log, open the outbox and the views.
 
     A log with damage that only others can mend goes through `repair`. Views that were found damaged
     (`has_damaged_views`) are begun anew. Each file is opened in the thread that writes it, made by
@@ -88,7 +92,17 @@ async def open_stores(
         )
         for thread in (log_writer, outbox_writer, views_writer, reader_thread):
             stack.push_async_callback(thread.close)
-        files = LogFiles(directory.log, genesis.network, log_writer, clock)
+        bases = await log_writer.run(_open_bases, directory)
+        stack.callback(bases.close)
+        files = LogFiles(
+            directory.log,
+            genesis.network,
+            log_writer,
+            clock,
+            segment_bytes_max,
+            bases.start,
+            bases.is_given,
+        )
         raft_log = await files.open()
         if raft_log.holes:
             raft_log = await repair(raft_log, files)
@@ -100,11 +114,12 @@ async def open_stores(
         outbox = await outbox_writer.run(Outbox.open, directory.outbox)
         if has_damaged_views:
             views_store.delete(directory.views)
-        views = await views_writer.run(_open_views, directory, genesis, raft_log)
+        views = await views_writer.run(_open_views, directory, genesis, raft_log, bases)
         # From here on `Stores.close` closes them.
         stack.pop_all()
     return Stores(
         lock,
+        bases,
         raft_log,
         outbox,
         views,
@@ -118,8 +133,16 @@ async def open_stores(
     )
 
 
-def _open_views(directory: DataDirectory, genesis: Genesis, raft_log: SegmentLog) -> ViewsStore:
-    views = ViewsStore.open(directory.views, genesis=genesis, raft_log=raft_log)
+def _open_bases(directory: DataDirectory) -> BaseStore:
+    if base_incoming.install(directory.base):
+        _logger.warning("base_installed", reason="others gave what this node lacked")
+    return BaseStore.open(directory.base)
+
+
+def _open_views(
+    directory: DataDirectory, genesis: Genesis, raft_log: SegmentLog, bases: BaseStore
+) -> ViewsStore:
+    views = ViewsStore.open(directory.views, genesis=genesis, raft_log=raft_log, bases=bases)
     if views.recovery is not None:
         _logger.warning("views_rebuilt", reason=str(views.recovery))
     if views.applied_index > raft_log.last_index:

@@ -1,0 +1,243 @@
+"""Pruning: the disk shrinks, nothing that counts is lost, and a kill at any step is survived."""
+
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from p2pcity.errors import Pruned
+from p2pcity.ledger.base_store import BaseStore
+from p2pcity.ledger.rebuild import rebuild
+from p2pcity.ledger.segment_log import SegmentLog
+from p2pcity.ledger.views_store import ViewsStore
+from p2pcity.views.position import Position
+from p2pcity.wire.event import name_key
+from p2pcity.wire.limits import BASE_INTERVAL_BLOCKS
+from p2pcity.wire.transaction import Carried
+from tests.chain_case import Chain
+from tests.disk_steps import Killed, watch
+from tests.integration.power_loss import Disk
+from tests.pruned_case import (
+    TERM,
+    VOTE,
+    Opened,
+    log_bytes,
+    make_chain,
+    make_directory,
+)
+from tests.views_case import dump
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A disk that nothing was pruned on; not to be changed."""
+    directory = tmp_path_factory.mktemp("made")
+    make_directory(directory)
+    return directory
+
+
+@pytest.fixture
+def directory(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "node")
+
+
+@pytest.fixture
+def opened(directory: Path) -> Iterator[Opened]:
+    opened = Opened.open(directory)
+    yield opened
+    opened.close()
+
+
+def check_all(opened: Opened) -> None:
+    """What must be true after any start."""
+    chain, made = make_chain()
+    log, head = opened.log, opened.bases.head
+    first = 1 if head is None else head.index + 1
+    assert log.first_index == first
+    assert log.last_index == chain.last_index
+    assert (log.hard_state.term, log.hard_state.vote) == (TERM, VOTE)
+    assert log.hard_state.commit == chain.last_index
+    assert log.network == chain.genesis.network
+    found = log.entries(first, log.last_index + 1, 1 << 40)
+    assert [entry.payload for entry in found] == [data or b"" for _, data in chain.pairs(first)]
+    assert opened.views.head == chain.blocks[-1].hash
+    for item in (made[0], made[len(made) // 2], made[-1]):
+        check_taken(opened, item)
+
+
+def check_taken(opened: Opened, item: Carried) -> None:
+    """Its id and the names of its events are on the ledger, for apply and for readers."""
+    id_ = item.transaction.id
+    assert opened.views.has_transaction(id_)
+    record = opened.reader.transaction(id_)
+    assert record is not None
+    assert record.outcome == "applied"
+    assert opened.reader.count_events(record.height, record.position) == 2
+    for event in item.decoded_events():
+        assert event is not None
+        key = name_key(item.transaction.author, event.source, event.id)
+        assert opened.views.has_event(key)
+        assert opened.reader.has_event(key) == id_
+        assert not opened.views.has_event(key[:8] + bytes(24))
+
+
+def test_the_disk_shrinks_and_what_counts_stays(opened: Opened, directory: Path) -> None:
+    before = log_bytes(directory)
+    root = opened.views.frontier.root
+    digest = opened.reader.base_digest(BASE_INTERVAL_BLOCKS)
+    assert opened.prune().stored.digest == digest
+    middle = log_bytes(directory)
+    base = opened.prune()
+    assert base.height == 2 * BASE_INTERVAL_BLOCKS
+    assert log_bytes(directory) < middle < before
+    assert log_bytes(directory) < before / 4
+    assert opened.views.frontier.root == root
+    check_all(opened)
+    opened.close()
+    again = Opened.open(directory)
+    assert again.views.recovery is None
+    assert again.views.meta.pruned == base.height
+    check_all(again)
+    again.close()
+
+
+def test_what_was_pruned_is_asked_for(opened: Opened) -> None:
+    _, made = make_chain()
+    opened.prune()
+    reader, first = opened.reader, BASE_INTERVAL_BLOCKS + 1
+    for ask in (
+        lambda: reader.block(1),
+        lambda: reader.block_bytes(first - 1),
+        lambda: reader.transaction_bytes(made[0].transaction.id),
+        lambda: reader.events_after(Position(0, 0, 0), 10),
+        lambda: reader.events_after(Position.before(first - 1), 10),
+    ):
+        with pytest.raises(Pruned) as caught:
+            ask()
+        assert caught.value.first_height == first
+    assert reader.block(first) is not None
+    page = reader.events_after(Position.before(first), 10)
+    assert page.events[0].position.height >= first
+    with pytest.raises(Pruned):
+        opened.log.entries(1, 2, 1)
+
+
+@pytest.mark.scenario("E2", tier="U")
+def test_what_was_pruned_is_still_a_duplicate(opened: Opened) -> None:
+    chain, made = make_chain()
+    opened.prune()
+    other = Chain(chain.genesis)
+    other.blocks, other._payloads = list(chain.blocks), list(chain._payloads)
+    taken = made[1].decoded_events()[0]
+    assert taken is not None
+    named_again = other.carried(other.event(id=taken.id, salt=b"x" * 16))
+    other._payloads.append(other.make([made[0], named_again]).data)
+    [done] = opened.views.apply_blocks(other.pairs(chain.last_index + 1))
+    assert [item.outcome for item in done.transactions] == ["duplicate", "applied"]
+    assert done.transactions[1].duplicate_events == {0}
+
+
+def test_views_begun_from_the_base_are_the_same(opened: Opened, directory: Path) -> None:
+    chain, _ = make_chain()
+    opened.prune()
+    meta = opened.views.meta
+    expected = [opened.reader.base_digest(height) for height in (256, 512)]
+    opened.reader.close()
+    opened.views.close()
+    before = [line for line in dump(directory / "views.db") if '"bases"' not in line]
+    opened.views = rebuild(
+        directory / "views.db", chain.genesis, opened.log, opened.log.last_index, bases=opened.bases
+    )
+    opened.reader = opened.views.open_reader()
+    assert opened.views.meta == meta
+    assert [opened.reader.base_digest(height) for height in (256, 512)] == expected
+    check_all(opened)
+    opened.views.checkpoint()
+    assert [line for line in dump(directory / "views.db") if '"bases"' not in line] == before
+
+
+@pytest.mark.parametrize("is_older", [True, False])
+def test_views_that_the_log_cannot_mend_begin_from_the_base(
+    directory: Path, tmp_path: Path, is_older: bool
+) -> None:
+    chain, _ = make_chain()
+    old = tmp_path / "old.db"
+    views = ViewsStore.open(old, genesis=chain.genesis, raft_log=chain)
+    views.apply_blocks(chain.pairs()[:100])
+    views.close()
+    opened = Opened.open(directory)
+    prune_twice(opened)
+    opened.close()
+    shutil.copy(old, directory / "views.db") if is_older else (directory / "views.db").unlink()
+    opened = Opened.open(directory)
+    assert (opened.views.recovery is not None) == is_older
+    assert opened.views.meta.pruned == 2 * BASE_INTERVAL_BLOCKS
+    check_all(opened)
+    opened.close()
+
+
+def prune_twice(opened: Opened) -> None:
+    opened.prune()
+    opened.prune()
+
+
+@pytest.mark.scenario("D10", "A2", tier="U")
+def test_a_kill_at_any_step_of_pruning_is_survived(made: Path, tmp_path: Path) -> None:
+    """SIGKILL before each call that changes the disk: the old base or the new one, no third."""
+    heights, number = set[int](), 0
+    while True:
+        number += 1
+        directory = shutil.copytree(made, tmp_path / str(number))
+        opened = Opened.open(directory)
+        try:
+            with watch(directory, number):
+                prune_twice(opened)
+        except Killed:
+            opened.drop()
+        else:
+            opened.close()
+            break
+        opened = Opened.open(directory)
+        check_all(opened)
+        heights.add(0 if opened.bases.head is None else opened.bases.head.height)
+        if opened.bases.base.height < 2 * BASE_INTERVAL_BLOCKS:
+            # What was interrupted is done again.
+            opened.prune()
+            check_all(opened)
+        opened.close()
+        shutil.rmtree(directory)
+    assert heights == {0, BASE_INTERVAL_BLOCKS, 2 * BASE_INTERVAL_BLOCKS}
+    assert number > 30
+
+
+@pytest.mark.scenario("D10", "A3", tier="U")
+def test_a_loss_of_power_at_any_step_of_pruning_is_survived(
+    directory: Path, tmp_path: Path
+) -> None:
+    """Whatever the disk made of unsynced writes and names: base and log fit together."""
+    chain, _ = make_chain()
+    opened = Opened.open(directory)
+    disk = Disk.of(directory)
+    with watch(directory) as steps:
+        prune_twice(opened)
+    opened.close()
+    choice = random.Random(7)
+    for call in steps.calls:
+        disk.apply(call)
+        for name in ("one", "other"):
+            image = tmp_path / name
+            for path, data in disk.image(choice).items():
+                if not path.startswith("views.db"):
+                    (image / path).parent.mkdir(parents=True, exist_ok=True)
+                    (image / path).write_bytes(data)
+            bases = BaseStore.open(image / "base")
+            log = SegmentLog.open(image / "log", start=bases.start)
+            assert log.first_index == bases.start.index + 1
+            assert log.last_index == chain.last_index
+            assert (log.hard_state.term, log.hard_state.vote) == (TERM, VOTE)
+            assert log.network == chain.genesis.network
+            log.close()
+            bases.close()
+            shutil.rmtree(image)
