@@ -119,7 +119,6 @@ REQUIRED: Final = (
 """The ids that must be shown now; the others are shown where somebody has."""
 
 MISSING: Final[dict[str, str]] = {
-    "D4": "T",
     "D5": "P",
     "D7": "P",
     "D8": "S,T",

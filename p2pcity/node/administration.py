@@ -300,4 +300,7 @@ def _is_done(state: State, step: Step) -> bool:
         return step.key not in state.nodes
     if step.operation == "voter":
         return step.key in state.sets.voters
-    return step.key in state.nodes and step.key not in state.sets.voters_outgoing
+    if step.node is not None:
+        # It may vote already: a learner is promoted when it has caught up.
+        return step.key in state.nodes
+    return step.key in state.nodes and step.key not in state.sets.voters

@@ -24,6 +24,7 @@ from p2pcity.cli.testnet.local_node import LocalNode
 
 _BYTES_MAX: Final = 1 << 16
 _START_S: Final = 60.0
+_TRACER_S: Final = 120.0
 _POLL_S: Final = 0.005
 _SET_PTRACER: Final = 0x59616D61
 _ANY_TRACER: Final = ctypes.c_ulong(-1)
@@ -154,7 +155,10 @@ def _run(request: dict[str, Any]) -> NoReturn:
         del os.environ[name]
     # Where a process may only trace its children: whoever wants to.
     ctypes.CDLL(None).prctl(_SET_PTRACER, _ANY_TRACER)
+    until_s = time.monotonic() + _TRACER_S
     while request["held"] and not is_traced(os.getpid()):
+        # Whoever wanted to trace it may be gone: then its log says so, and it ends.
+        assert time.monotonic() < until_s, f"no tracer came in {_TRACER_S} s"
         time.sleep(_POLL_S)
     if request["plugin"]:
         import_module(request["plugin"]).install(*request["arguments"])

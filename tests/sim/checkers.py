@@ -7,16 +7,18 @@ back, I7 only valid transactions, byte for byte as submitted; and nothing that a
 """
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from p2pcity.city.membership import State
 from p2pcity.crypto import merkle
 from p2pcity.crypto.digest import sha256
 from p2pcity.ordering.apply import AppliedBlock
+from p2pcity.ordering.members import Members
 from p2pcity.ordering.promises import Promises
+from p2pcity.raft.raw_node import RawNode
 from p2pcity.wire.block import Block
 from p2pcity.wire.limits import CLOCK_AHEAD_MS_MAX
-from p2pcity.wire.raft import AppendAnswer, Message, VoteAnswer, VoteRequest
+from p2pcity.wire.raft import AppendAnswer, HardState, Message, VoteAnswer, VoteRequest
 from tests.sim.city import Sample
 
 if TYPE_CHECKING:
@@ -24,6 +26,68 @@ if TYPE_CHECKING:
 
 _CLOCK_SLACK_MS: Final = 20
 """Right clocks may be 10 ms off, and whole milliseconds are compared."""
+
+
+Identity = tuple[int, bytes]
+"""Who votes: a node's number and its incarnation."""
+
+
+class Kept(Protocol):
+    """What a node's disk would keep."""
+
+    @property
+    def hard_state(self) -> HardState:
+        """The term, the vote and the commit index on it."""
+
+    @property
+    def last_index(self) -> int:
+        """Where the log on it ends."""
+
+    def term(self, index: int) -> int | None:
+        """The term of an entry, None when it is not there."""
+
+
+class Watched(Protocol):
+    """A node as the checkers see it, in the event heap or on virtual time.
+
+    `identity` says which log it is; `..._seen` is what the checkers saw of this life.
+    """
+
+    name: str
+    incarnation: bytes
+    commit_seen: int
+    settled_seen: int
+    state_seen: State | None
+
+    @property
+    def key(self) -> bytes:
+        """The node's public key."""
+
+    @property
+    def identity(self) -> Identity:
+        """Its number and its incarnation."""
+
+    @property
+    def durable(self) -> Kept:
+        """What its disk would keep."""
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether it runs and takes itself for the leader."""
+
+    @property
+    def raw_node(self) -> RawNode:
+        """The core of its present life."""
+
+    @property
+    def members(self) -> Members:
+        """The city's nodes as its log has them."""
+
+    def is_known_log(self, other: "Watched") -> bool:
+        """Whether the registry that is in force here, or was until now, counts on this log."""
+
+    def is_quorum(self, keepers: Mapping[str, bool]) -> bool:
+        """Whether those marked True are a quorum here, or were until this turn."""
 
 
 class Violation(AssertionError):
@@ -34,10 +98,6 @@ def check(condition: bool, what: str) -> None:
     """Raise Violation unless `condition`."""
     if not condition:
         raise Violation(what)
-
-
-Identity = tuple[int, bytes]
-"""Who votes: a node's number and its incarnation."""
 
 
 def _check_state(one: State, other: State, where: str) -> None:
@@ -76,7 +136,7 @@ class Checkers:
         if sample.is_valid:
             self._genuine[sha256(sample.data)] = sample
 
-    def applied(self, node: "Node", done: AppliedBlock) -> None:
+    def applied(self, node: Watched, done: AppliedBlock) -> None:
         """I2, I3, I7: a node applied a block."""
         height = done.height
         if height <= len(self.chain):
@@ -134,7 +194,7 @@ class Checkers:
             f"B1 {node} proposes height {block.header.height}, its clock is {off_ms} ms off",
         )
 
-    def started(self, node: "Node", last_index: int, term: int) -> None:
+    def started(self, node: Watched, last_index: int, term: int) -> None:
         """A8: whatever a crash took, nobody has less than it promised."""
         check(
             not self.promises.is_broken(node.name, node.incarnation, last_index, term),
@@ -167,7 +227,7 @@ class Checkers:
         known = self.chain[height - 1].block.hash if height else self._network
         check(known == hash_, f"I3 a reader was told another block at {height}")
 
-    def sent(self, node: "Node", receiver: "Node", message: Message) -> None:
+    def sent(self, node: Watched, receiver: Watched, message: Message) -> None:
         """Nothing leaves a node before what it rests on is on its disk; nobody votes twice."""
         self.promises.spoke(node.name, node.incarnation, message)
         durable = node.durable
@@ -192,7 +252,7 @@ class Checkers:
             )
             self._note_vote(node, message.term, node.name)
 
-    def _check_accepted(self, node: "Node", leader: "Node", message: AppendAnswer) -> None:
+    def _check_accepted(self, node: Watched, leader: Watched, message: AppendAnswer) -> None:
         durable = node.durable
         if durable.hard_state.term > message.term:
             return  # A newer term's leader may have replaced it: then it was not committed.
@@ -208,11 +268,11 @@ class Checkers:
                 f"the leader's is of {term}",
             )
 
-    def _note_vote(self, node: "Node", term: int, candidate: str) -> None:
+    def _note_vote(self, node: Watched, term: int, candidate: str) -> None:
         known = self._votes.setdefault((node.identity, term), candidate)
         check(known == candidate, f"{node} votes twice in term {term}")
 
-    def turned(self, node: "Node", nodes: Mapping[str, "Node"]) -> None:
+    def turned(self, node: Watched, nodes: Mapping[str, Watched]) -> None:
         """I4, and a commit index that a quorum's disks would keep; after each turn of a node."""
         raw_node = node.raw_node
         if raw_node.is_leader:
@@ -246,7 +306,7 @@ class Checkers:
             if raw_node.is_leader:
                 self._check_kept(node, nodes)
 
-    def _check_kept(self, node: "Node", nodes: Mapping[str, "Node"]) -> None:
+    def _check_kept(self, node: Watched, nodes: Mapping[str, Watched]) -> None:
         """What a leader commits is on a quorum's disks; those of lost logs are nobody's."""
         keepers = {
             voter: other.durable.term(self.commit) == self._commit_term
@@ -259,7 +319,7 @@ class Checkers:
             f"{node} commits {self.commit}, which {sum(keepers.values())} disks would keep",
         )
 
-    def _check_configuration(self, node: "Node") -> None:
+    def _check_configuration(self, node: Watched) -> None:
         """D4: the same entry brings the same city everywhere, whole, and the core obeys it."""
         index = node.raw_node._raft.settled_index
         if index == node.settled_seen:
@@ -275,7 +335,7 @@ class Checkers:
             f"D4 {node} orders by another configuration than its city's at {index}",
         )
 
-    def _check_complete(self, node: "Node") -> None:
+    def _check_complete(self, node: Watched) -> None:
         """A new leader has everything that was committed in the terms before its own.
 
         It may learn that it won when a newer term has a leader already (seed 10650).

@@ -5,10 +5,10 @@ written here is the order in which the node's loops call them (`node/ordering_lo
 `node/apply_loop.py`, `node/reads.py`), with a crash possible at every point in between.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from p2pcity.city.membership import State
 from p2pcity.errors import (
@@ -35,7 +35,7 @@ from p2pcity.wire import raft as raft_wire
 from p2pcity.wire.limits import RULES_VERSION
 from p2pcity.wire.raft import Append, Heartbeat, Message
 from tests.sim.applying import Applying
-from tests.sim.checkers import check
+from tests.sim.checkers import Watched, check
 from tests.sim.clock import WallClock
 from tests.sim.desk import Answer, Desk
 from tests.sim.door import Door
@@ -43,15 +43,14 @@ from tests.sim.files import MemoryDisk, PowerLoss
 from tests.sim.gossip import Gossip
 from tests.sim.mending import Mending
 from tests.sim.network import RAFT
+from tests.sim.process import Process
 from tests.sim.reads import Reads
-from tests.sim.sockets import Call, as_read
 from tests.sim.storage import Durable, Storage
 from tests.sim.views import Views
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
 
-_HELD_MAX = 5000
 _CODEC_EVERY = 32
 
 
@@ -70,17 +69,16 @@ class Settings:
     report_age_ms_max: int
 
 
-class Node:
+class Node(Process):
     """One node over its whole life: it starts, stops, crashes and starts again."""
 
     def __init__(self, cluster: "Cluster", number: int, settings: Settings) -> None:
+        super().__init__(cluster.world, cluster.world.random(f"node {number}"))
         self.cluster = cluster
-        self.world = cluster.world
         self.number = number
         self.settings = settings
         self.name = cluster.city.names[number]
         self.incarnation = cluster.city.incarnations[number]
-        self.random = self.world.random(f"node {number}")
         self.storage = Storage(
             MemoryDisk(self.world.random(f"disk {number}")),
             self.incarnation,
@@ -91,12 +89,10 @@ class Node:
         self.views_checkpoint = 0
         self.outbox: dict[bytes, bytes] = {}
         self.is_up = False
-        self.is_paused = False
         self.is_corrupt = False
         self.mending: Mending | None = None
         self._dead_gaps: set[str] = set()
         self.was_wiped = False
-        self.life = 0
         self.clock = WallClock(self.world)
         self.clock_rate = 1000
         self.sync_delay = 0
@@ -104,7 +100,6 @@ class Node:
         self.sync_kind = ""
         self.is_pausing = False
         self.refusals: list[str] = []
-        self._held: list[Call] = []
         self.saving: Save | None = None
 
     def __str__(self) -> str:
@@ -147,7 +142,7 @@ class Node:
         """Who this is: a node whose log is gone is somebody else."""
         return self.number, self.incarnation
 
-    def is_known_log(self, other: "Node") -> bool:
+    def is_known_log(self, other: Watched) -> bool:
         """Whether the registry that is in force here, or was until now, counts on this log."""
         registries = (self.members.state.nodes, self._before[1].nodes)
         known = [nodes[other.key].incarnation for nodes in registries if other.key in nodes]
@@ -161,41 +156,6 @@ class Node:
                 return True
         return False
 
-    # -- time --------------------------------------------------------------------------------
-
-    def after(self, delay: int, function: Callable[..., None], *arguments: Any) -> None:
-        """Call `function` in `delay`, in this life, and not while the node is paused."""
-        self.world.after(delay, self._call, self.life, function, arguments)
-
-    def _call(self, life: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-        if life != self.life:
-            return
-        if self.is_paused:
-            if len(self._held) < _HELD_MAX:
-                self._held.append((life, function, arguments))
-            return
-        function(*arguments)
-
-    def arrive(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Something comes in now, or once the node runs again."""
-        self._call(self.life, function, arguments)
-
-    def pause(self) -> None:
-        """As SIGSTOP does: time passes, nothing runs, messages wait in the sockets."""
-        self.is_paused = True
-
-    def resume(self) -> None:
-        """As SIGCONT does: what waited comes in at once, each sender's in order.
-
-        Which socket is read first is chance, so a read may overtake a peer's older message.
-        """
-        self.is_paused = False
-        held, self._held = self._held, []
-        if held:
-            self.world.struck["pause"] += 1
-        for life, function, arguments in as_read(held, self.receive, self.random):
-            self._call(life, function, arguments)
-
     # -- start and stop ----------------------------------------------------------------------
 
     def start(self) -> bool:
@@ -204,7 +164,7 @@ class Node:
         if self.mending is not None:
             return True
         self.life += 1
-        self._held.clear()
+        self.drop_held()
         self.is_paused = False
         return self.reopen(Mender(self.cluster.city.genesis.network))
 
@@ -332,7 +292,7 @@ class Node:
         save, self.saving = self.saving, None
         self.is_up = self.is_paused = self.is_pausing = False
         self.life += 1
-        self._held.clear()
+        self.drop_held()
         self.world.note("stop", self.number)
         if save is not None and not save.is_empty:
             self._save_in_part(save)

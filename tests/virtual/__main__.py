@@ -1,9 +1,11 @@
-"""`python -m tests.virtual --seeds N [--seed S] [--trace] [--jobs J]`: run seeds, count faults."""
+"""`python -m tests.virtual --seeds N [--seed S] [--changing] [--trace] [--jobs J]`: run seeds."""
 
 import argparse
 import sys
 import time
+from itertools import count, islice
 
+from tests.virtual.run import is_changing
 from tests.virtual.summary import SEEDS_FILE, Summary, run_seeds
 
 
@@ -13,12 +15,14 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=100, help="how many seeds")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--trace", action="store_true", help="print everything that happens")
+    parser.add_argument("--changing", action="store_true", help="only those whose city changes")
     parser.add_argument("--jobs", type=int, default=1, help="how many processes")
     parser.add_argument("--hashes", action="store_true", help="print each seed's trace hash")
     arguments = parser.parse_args()
     summary = Summary()
     started_s = time.monotonic()
-    seeds = range(arguments.seed, arguments.seed + arguments.seeds)
+    every = count(arguments.seed)
+    seeds = islice(filter(is_changing, every) if arguments.changing else every, arguments.seeds)
     for outcome in run_seeds(seeds, jobs=arguments.jobs, is_traced=arguments.trace):
         summary.add(outcome)
         if arguments.hashes:

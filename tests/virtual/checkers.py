@@ -1,16 +1,11 @@
 """The simulator's checkers, and what only whole nodes do: sign events for programs."""
 
-from typing import TYPE_CHECKING
-
 from p2pcity.errors import DecodeError
 from p2pcity.ordering.apply import AppliedBlock
 from p2pcity.wire import transaction as transaction_wire
 from p2pcity.wire.transaction import Carried
-from tests.sim.checkers import Checkers, Violation
+from tests.sim.checkers import Checkers, Violation, Watched
 from tests.sim.city import Sample
-
-if TYPE_CHECKING:
-    from tests.sim.node import Node
 
 
 class NodeCheckers(Checkers):
@@ -26,7 +21,7 @@ class NodeCheckers(Checkers):
         """The height of each transaction on the ledger."""
         return self._height_of
 
-    def applied(self, node: "Node", done: AppliedBlock) -> None:
+    def applied(self, node: Watched, done: AppliedBlock) -> None:
         """I2, I3, I7: a node applied a block."""
         if done.height == len(self.chain) + 1:
             for item in done.transactions:

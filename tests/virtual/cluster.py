@@ -10,12 +10,12 @@ import trio
 from p2pcity.api.service import StoredBlock
 from p2pcity.crypto.keys import PrivateKey
 from p2pcity.ledger.data_directory import initialise
-from p2pcity.node.config import Config, LedgerSection, NodeSection, RaftSection
+from p2pcity.node.config import Config, LedgerSection, NetSection, NodeSection, RaftSection
 from p2pcity.node.identity import Identity
 from p2pcity.node.service import NodeService
 from p2pcity.wire.genesis import GenesisAuthor, Member
 from tests.sim.checkers import check
-from tests.sim.city import City
+from tests.sim.city import SPARES_MAX, City
 from tests.virtual.checkers import NodeCheckers
 from tests.virtual.host import Host
 from tests.virtual.wires import Wires
@@ -25,13 +25,17 @@ POLL_S: Final = 0.05
 
 
 class CityWithObservers(City):
-    """The simulator's city, whose last nodes observe; every node signs as an author of its own."""
+    """The simulator's city, whose last nodes observe; every node signs as an author of its own.
 
-    def __init__(self, orderers: int, observers: int) -> None:
+    `spares` of its nodes are not in the genesis: they may join later.
+    """
+
+    def __init__(self, orderers: int, observers: int, spares: int = 0) -> None:
+        assert spares <= SPARES_MAX
         self.observers = observers
         self.authors = [
             PrivateKey.from_seed(b"author %02d" % n + b"." * 23)
-            for n in range(orderers + observers)
+            for n in range(orderers + observers + spares)
         ]
         super().__init__(orderers + observers)
 
@@ -49,9 +53,9 @@ class CityWithObservers(City):
 
 
 @cache
-def city(orderers: int, observers: int) -> CityWithObservers:
+def city(orderers: int, observers: int, spares: int = 0) -> CityWithObservers:
     """The city of so many nodes, one a process: its transactions are signed once."""
-    return CityWithObservers(orderers, observers)
+    return CityWithObservers(orderers, observers, spares)
 
 
 class Cluster:
@@ -64,32 +68,44 @@ class Cluster:
         *,
         orderers: int = 3,
         observers: int = 0,
+        spares: int = 0,
         preset: str = "local",
         latency_s: float = 0.001,
         work_s: float = 0.001,
+        promotion_ms: int = 10_000,
+        has_peers_listed: bool = False,
     ) -> None:
+        """Make the nodes of the genesis; up to `spares` more are made by `install`.
+
+        With `has_peers_listed` each of them has all others in `net.peers`.
+        """
         self.world = world
-        self.city = city(orderers, observers)
-        self.preset = preset
+        self.city = city(orderers, observers, spares)
+        self.raft = RaftSection(preset=preset, promotion_ms=promotion_ms)
         self.work_s = work_s
-        self.names = self.city.names[: orderers + observers]
+        self.has_peers_listed = has_peers_listed
+        self.names = self.city.names[: orderers + observers + spares]
         self.wires = Wires(world, self.names, latency_s)
         signers = frozenset(key.public for key in self.city.authors)
         self.checkers = NodeCheckers(self.city.genesis.network, signers)
-        self.hosts = [self._make_host(root, n) for n in range(orderers + observers)]
+        self._root = root
+        self.hosts = [self._make_host(n) for n in range(orderers + observers)]
         self.by_name = {host.name: host for host in self.hosts}
         self.orderers = self.hosts[:orderers]
         self.nursery: trio.Nursery | None = None
 
-    def _make_host(self, root: Path, number: int) -> Host:
+    def _make_host(self, number: int) -> Host:
         city = self.city
-        directory = root / f"n{number}"
+        directory = self._root / f"n{number}"
         directory.mkdir()
-        node = city.genesis.nodes[number]
-        initialise(directory / "0", node.incarnation)
+        node = city.genesis.nodes[number] if number < len(city.genesis.nodes) else None
+        initialise(directory / "0", city.incarnations[number])
         config = Config(
-            node=NodeSection(name=f"n{number}", role=node.role, data_dir=directory),
-            raft=RaftSection(preset=self.preset),
+            node=NodeSection(
+                name=f"n{number}", role=node.role if node else "orderer", data_dir=directory
+            ),
+            net=NetSection(peers=self.peers_of(number) if self.has_peers_listed else ()),
+            raft=self.raft,
             ledger=LedgerSection(disk_free_bytes_min=0),
         )
         key, author = city.keys[number], city.authors[number]
@@ -97,18 +113,34 @@ class Cluster:
         return Host(self, number, config, identity, directory)
 
     @property
+    def is_changing(self) -> bool:
+        """Whether nodes may come and go."""
+        return len(self.names) > len(self.city.genesis.nodes)
+
+    def peers_of(self, number: int) -> tuple[str, ...]:
+        """What `net.peers` of a node says that is to know all others."""
+        others = [name for name in self.names if name != self.names[number]]
+        return tuple(f"/ip4/127.0.0.1/tcp/4710/p2p/{name}" for name in others)
+
+    def install(self) -> Host | None:
+        """Make one of the spare nodes and start it; None when none is left."""
+        number = len(self.hosts)
+        if number == len(self.names):
+            return None
+        host = self._make_host(number)
+        self.hosts.append(host)
+        self.by_name[host.name] = host
+        self.start(host)
+        return host
+
+    @property
     def election_s(self) -> float:
         """The longest election time-out."""
         return 2 * self.hosts[0].config.raft.times_ms[1] / 1000
 
-    @property
-    def minority(self) -> int:
-        """How many orderers may be away."""
-        return (len(self.orderers) - 1) // 2
-
     def with_disk(self) -> dict[str, Host]:
         """The nodes that ran once, by peer id."""
-        return {name: host for name, host in self.by_name.items() if host.durable is not None}
+        return {name: host for name, host in self.by_name.items() if host.has_disk}
 
     def leader(self) -> Host | None:
         """The node that leads, of several the one of the highest term."""
@@ -134,7 +166,7 @@ class Cluster:
     async def wait_leader(self, *among: Host) -> Host:
         """Wait until one of the nodes leads."""
         while True:
-            for host in among or self.orderers:
+            for host in among or self.hosts:
                 if host.is_leader:
                     return host
             await trio.sleep(POLL_S)

@@ -4,13 +4,14 @@ Each seed switches a random part of the kinds on (swarm). A kind strikes at rand
 a while; it is counted when it hits somebody.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
 from tests.virtual.clients import Clients
 from tests.virtual.cluster import Cluster
 from tests.virtual.host import Host, disk_failed, disk_full
+from tests.virtual.operator import Operator
 from tests.virtual.wires import Way
 
 _STEPS_MAX: Final = 400
@@ -35,9 +36,13 @@ _CLOCK_STEPS_MS: Final = (-3_600_000, -10_000, 3000, 10_000, 3_600_000)
 class Storm:
     """The seed as its faults see it."""
 
-    def __init__(self, cluster: Cluster, clients: Clients) -> None:
+    def __init__(
+        self, cluster: Cluster, clients: Clients, changes: Mapping[str, "Fault"] | None = None
+    ) -> None:
+        """`changes` strike as often as all faults together do."""
         self.cluster = cluster
         self.clients = clients
+        self.operator = Operator(cluster)
         self.world = cluster.world
         self.wires = cluster.wires
         self.random = self.world.random("storm")
@@ -46,21 +51,25 @@ class Storm:
         self._undo: dict[int, Callable[[], None]] = {}
         self._number = 0
         share = self.random.choice((0.15, 0.3, 0.6))
-        self.kinds = [name for name in KINDS if self.random.random() < share]
+        drawn = [name for name in KINDS if self.random.random() < share]
+        self._tables = [{name: KINDS[name] for name in drawn}, changes or {}]
         self._gap_s = self.random.choice((0.4, 0.8, 2.0))
 
     def begin(self) -> None:
         """Strike from here on."""
-        self.world.after(self.random.expovariate(1 / self._gap_s), self._strike)
+        for table in self._tables:
+            if table:
+                self._begin(table)
 
-    def _strike(self) -> None:
-        if self.is_over:
-            return
-        if self.kinds:
-            self.kind = self.random.choice(self.kinds)
+    def _begin(self, table: Mapping[str, "Fault"]) -> None:
+        self.world.after(self.random.expovariate(1 / self._gap_s), self._strike, table)
+
+    def _strike(self, table: Mapping[str, "Fault"]) -> None:
+        if not self.is_over:
+            self.kind = self.random.choice(list(table))
             self.world.note("fault", self.kind)
-            KINDS[self.kind](self)
-        self.begin()
+            table[self.kind](self)
+            self._begin(table)
 
     def end(self) -> None:
         """No fault from here on; what was done is undone, and every node runs again."""
@@ -69,7 +78,7 @@ class Storm:
         while self._undo:
             self._undo_one(next(iter(self._undo)))
         for host in self.cluster.hosts:
-            host.kill_in_steps, host.kill_at = 0, ""
+            host.forgive()
 
     def struck(self) -> None:
         """The fault hit somebody."""
@@ -286,7 +295,8 @@ def _transfer(storm: Storm) -> None:
     leader = storm.cluster.leader()
     nursery = storm.cluster.nursery
     if leader is not None and nursery is not None:
-        target = storm.random.choice([None, *(host.name for host in storm.cluster.orderers)])
+        voters = storm.operator.hosts_in(storm.operator.state.sets.voters)
+        target = storm.random.choice([None, *(host.name for host in voters)])
         nursery.start_soon(storm.clients.transfer, leader, target)
         storm.struck()
 

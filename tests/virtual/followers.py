@@ -10,7 +10,7 @@ from p2pcity.node.service import NodeService
 from p2pcity.ordering.apply import AppliedBlock
 from tests.sim.checkers import check
 from tests.virtual.cluster import Cluster
-from tests.virtual.host import Gone
+from tests.virtual.door import Gone
 
 _ALL: Final = EventFilter()
 

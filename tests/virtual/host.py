@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 import trio
 
 from p2pcity.city.membership import State
-from p2pcity.errors import LedgerError, LocalError, P2PCityError, SyncFailedError, Unavailable
+from p2pcity.errors import LedgerError, P2PCityError, SyncFailedError, Unavailable
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.node.assembly import Parts
 from p2pcity.node.config import Config
@@ -29,9 +29,15 @@ from p2pcity.ordering.members import Members
 from p2pcity.ordering.pump import Pump, Save
 from p2pcity.raft.configuration import Configuration
 from p2pcity.raft.quorum import VoteResult
+from p2pcity.raft.raw_node import RawNode
+from p2pcity.wire import change as change_wire
 from p2pcity.wire import raft as raft_wire
+from p2pcity.wire.block import peek_change
+from p2pcity.wire.change import LeaveJoint
 from p2pcity.wire.raft import HardState
+from tests.sim.checkers import Watched
 from tests.virtual.clockwork import PROCESS, let_run
+from tests.virtual.door import Door, Gone
 from tests.virtual.network import VirtualNetwork
 from tests.virtual.threads import VirtualWriter, run_in_thread
 
@@ -39,25 +45,8 @@ if TYPE_CHECKING:
     from tests.virtual.cluster import Cluster
 
 ResultT = TypeVar("ResultT")
-Call = Callable[[NodeService], Awaitable[Any]]
-_NAME: Final = "directory"
-
-
-class Gone(Exception):
-    """No answer came: the node is not there, died, or is too far away."""
-
-
-class _Visit:
-    """A client's request at the door, and what came of it."""
-
-    __slots__ = ("call", "done", "error", "result", "scope")
-
-    def __init__(self, call: Call) -> None:
-        self.call = call
-        self.done = trio.Event()
-        self.result: Any = None
-        self.error: Exception | None = Gone("the node went away, or the client hung up")
-        self.scope = trio.CancelScope()
+_FAREWELL_S: Final = 5.0
+_ALL: Final = 1 << 40
 
 
 class Durable:
@@ -87,6 +76,10 @@ class WatchedParts(Parts):
         for block in blocks:
             self.host.applied(block)
         super()._on_applied(blocks, index)
+
+    def _on_members(self) -> None:
+        super()._on_members()
+        self.host.city_changed()
 
 
 class Host:
@@ -119,18 +112,17 @@ class Host:
         self.failing: dict[str, Callable[[], P2PCityError]] = {}
         self.kill_in_steps = 0
         self.kill_at = ""
+        self.kill_during = ""
         self.ended = trio.Event()
         self.ended.set()
         self.stopped_by: LedgerError | None = None
-        self.durable: Durable | None = None
+        self._durable: Durable | None = None
         self._root = root
         self._directory = root / "0"
         self._random = self.world.random(f"host {number}")
         self._scope = trio.CancelScope()
         self._opened: list[Any] = []
-        self._visits: list[_Visit] = []
-        self._inside: dict[_Visit, None] = {}
-        self._bell = trio.Event()
+        self.door = Door(self)
         self._parts: WatchedParts | None = None
         self._network: VirtualNetwork | None = None
 
@@ -144,14 +136,25 @@ class Host:
         return self._parts
 
     @property
-    def raw_node(self) -> Any:
+    def has_disk(self) -> bool:
+        """Whether it ran before, so that there is a log."""
+        return self._durable is not None
+
+    @property
+    def durable(self) -> Durable:
+        """What its disk keeps, running or not."""
+        assert self._durable is not None
+        return self._durable
+
+    @property
+    def raw_node(self) -> RawNode:
         """The Raft core of the present life."""
         return self.parts.ordering.raw_node
 
     @property
     def is_leader(self) -> bool:
         """Whether it runs and takes itself for the leader."""
-        return self.is_up and bool(self.raw_node.is_leader)
+        return self.is_up and self.raw_node.is_leader
 
     @property
     def height(self) -> int:
@@ -163,11 +166,15 @@ class Host:
         """The city's nodes as this node's log has them."""
         return self.parts.members
 
-    def is_known_log(self, other: "Host") -> bool:
+    @property
+    def key(self) -> bytes:
+        """Its public key."""
+        return self.papers.key.public
+
+    def is_known_log(self, other: Watched) -> bool:
         """Whether the registry that is in force here, or was until now, counts on this log."""
         states = (self.members.state, self._before[1]) if self._before else (self.members.state,)
-        key = other.papers.key.public
-        known = [state.nodes[key].incarnation for state in states if key in state.nodes]
+        known = [state.nodes[other.key].incarnation for state in states if other.key in state.nodes]
         return other.incarnation in known
 
     def is_quorum(self, keepers: Mapping[str, bool]) -> bool:
@@ -198,14 +205,37 @@ class Host:
         """A point at which somebody may want it killed, or its disk to fail."""
         if self.is_dead:
             return
-        if name == self.kill_at:
-            self.kill_at = ""
+        if name == self.kill_at and (
+            not self.kill_during or self.kill_during == self._step_of_change()
+        ):
+            self.kill_at = self.kill_during = ""
             self.kill()
             return
         fail = self.failing.get(name)
         if fail is not None:
             self.world.struck[f"failed {name}"] += 1
             raise fail()
+
+    def _step_of_change(self) -> str:
+        """How far a change of voters is here: `join`, `joint` or `leave`; empty without one."""
+        if self._parts is None:
+            return ""
+        raft_log = self.raw_node._raft.raft_log
+        after, end = self.raw_node._raft.settled_index + 1, raft_log.last_index + 1
+        found = [
+            change_wire.decode(data)
+            for entry in (raft_log.entries(after, end, _ALL) if after < end else ())
+            if entry.payload and (data := peek_change(entry.payload)) is not None
+        ]
+        if any(isinstance(change, LeaveJoint) for change in found):
+            return "leave"
+        if self.members.state.sets.voters_outgoing:
+            return "joint"
+        return "join" if found else ""
+
+    def forgive(self) -> None:
+        """Nobody wants it killed any more."""
+        self.kill_in_steps, self.kill_at, self.kill_during = 0, "", ""
 
     def opened(self, thing: object) -> None:
         """Remember what a killed node leaves open."""
@@ -228,11 +258,11 @@ class Host:
         """It sends a Raft message."""
         message = raft_wire.decode(data)
         kind = type(message).__name__
-        self.world.note("send", self, self.cluster.by_name[peer], kind, message.term)
+        receiver = self.cluster.by_name[peer]
+        self.world.note("send", self, receiver, kind, message.term)
         self.point(f"before send {kind}")
         if not self.is_dead:
-            receiver = self.cluster.by_name[peer]
-            self.cluster.checkers.sent(cast(Any, self), cast(Any, receiver), message)
+            self.cluster.checkers.sent(self, receiver, message)
 
     def watch_turns(self, pump: Pump) -> None:
         """Look on after each turn of the pump."""
@@ -247,15 +277,24 @@ class Host:
     def turned(self) -> None:
         """It made a turn."""
         if not self.is_dead:
-            disks = self.cluster.with_disk()
-            self.cluster.checkers.turned(cast(Any, self), cast(Any, disks))
+            self.cluster.checkers.turned(self, self.cluster.with_disk())
             self._before = (self.raw_node.configuration, self.members.state)
 
     def applied(self, block: AppliedBlock) -> None:
         """It applied a block."""
         if not self.is_dead:
             self.world.note("applied", self, block.height, block.block.hash.hex()[:12])
-            self.cluster.checkers.applied(cast(Any, self), block)
+            self.cluster.checkers.applied(self, block)
+
+    def city_changed(self) -> None:
+        """A change of voters took effect here: its network looks at who may connect.
+
+        At once, and again when those who left had their time to hear of it.
+        """
+        network = self._network
+        if network is not None:
+            for delay_s in (self._random.random(), _FAREWELL_S + self._random.random()):
+                self.world.after(delay_s, network.review)
 
     # -- lives -------------------------------------------------------------------------------
 
@@ -264,7 +303,7 @@ class Host:
         PROCESS.set(self)
         self.life += 1
         self.is_dead = False
-        self.kill_in_steps, self.kill_at = 0, ""
+        self.forgive()
         self.stopped_by = None
         self._scope = trio.CancelScope()
         self.world.note("start", self, self.life)
@@ -316,7 +355,7 @@ class Host:
                 self.shields.pop(shield, None)
 
     async def _take_part(self, stores: Stores) -> None:
-        self.durable = Durable(stores.raft_log)
+        self._durable = Durable(stores.raft_log)
         parts = WatchedParts(
             self.config,
             self.papers,
@@ -341,7 +380,7 @@ class Host:
                 return
             self.is_up = True
             self.world.note("ready", self, parts.service.head().height)
-            await self._receive_visits(nursery)
+            await self.door.receive(nursery, parts.service)
 
     def _make_network(self, *arguments: Any, **named: Any) -> VirtualNetwork:
         self._network = VirtualNetwork(self, *arguments, **named)
@@ -355,7 +394,7 @@ class Host:
             with suppress(Exception):
                 close()
         self._opened.clear()
-        self._end_visits()
+        self.door.close()
         self.is_up = False
         self._parts = self._network = None
         if self.is_dead:
@@ -390,7 +429,7 @@ class Host:
             self.wires.leave(network)
             for end in network.ends:
                 end.connection.broken(end)
-        self._end_visits()
+        self.door.close()
         for shield in self.shields:
             shield.shield = False
         self._scope.cancel()
@@ -415,61 +454,11 @@ class Host:
             let_run(self.held)
             self.wires.look_around()
 
-    # -- clients -----------------------------------------------------------------------------
-
-    async def _receive_visits(self, nursery: trio.Nursery) -> None:
-        while True:
-            visits, self._visits = self._visits, []
-            for visit in visits:
-                self._inside[visit] = None
-                nursery.start_soon(self._serve, visit)
-            self._bell = trio.Event()
-            if not self._visits:
-                await self._bell.wait()
-
-    async def _serve(self, visit: _Visit) -> None:
-        try:
-            with visit.scope:
-                visit.result = await visit.call(self.parts.service)
-                visit.error = None
-        except P2PCityError as error:
-            if not isinstance(error, LocalError):
-                self.world.violate(error)
-            visit.error = error
-        finally:
-            # A node that died answers nothing: `_end_visits` was there before.
-            if self._inside.pop(visit, 0) is None:
-                visit.done.set()
-
-    def _end_visits(self) -> None:
-        visits = [*self._inside, *self._visits]
-        self._inside.clear()
-        self._visits.clear()
-        for visit in visits:
-            visit.error = Gone(f"{self} died")
-            visit.done.set()
-
     async def ask(
         self, call: Callable[[NodeService], Awaitable[ResultT]], timeout_s: float
     ) -> ResultT:
         """Ask the node as a client; raises Gone without an answer, or what the node answers."""
-        wires = self.wires
-        await trio.sleep(wires.latency_s * wires.random.random())
-        if not self.is_up:
-            raise Gone(f"{self} is not there")
-        visit = _Visit(call)
-        self._visits.append(visit)
-        self._bell.set()
-        with trio.move_on_after(timeout_s):
-            await visit.done.wait()
-        if not visit.done.is_set():
-            # The client hangs up; a node that waits for something hears of it.
-            visit.scope.cancel()
-            raise Gone(f"{self} did not answer")
-        await trio.sleep(wires.latency_s * wires.random.random())
-        if visit.error is not None:
-            raise visit.error
-        return cast(ResultT, visit.result)
+        return await self.door.ask(call, timeout_s)
 
 
 def disk_failed() -> P2PCityError:

@@ -49,6 +49,7 @@ class VirtualNetwork:
         self.config = config
         self.own = keys.peer_id(key.public)
         self.hello = hello
+        self.is_allowed = allowed
         self.handlers = handlers
         self.active: dict[str, End] = {}
         self.ends: list[End] = []
@@ -71,6 +72,13 @@ class VirtualNetwork:
         for network, end in zip((self, other), Connection(self, other).ends, strict=True):
             network._coming.append(end)
             network._bell.set()
+
+    def review(self) -> None:
+        """The city has changed: cut off who is not in it any more, dial who is."""
+        for end in list(self.ends):
+            if not self.is_allowed(end.peer):
+                end.close("not allowed any more")
+        self.wires.look_around()
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """`Network.run`."""

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any, Final
 
 import structlog
@@ -22,14 +23,18 @@ import trio
 from p2pcity.api.service import Cursor
 from p2pcity.errors import P2PCityError
 from tests.sim.checkers import Violation, check
+from tests.sim.city import SPARES_MAX
+from tests.virtual import faults_members
 from tests.virtual.clients import Clients, status_of
 from tests.virtual.clockwork import run_virtual
 from tests.virtual.cluster import POLL_S, Cluster
 from tests.virtual.faults import Storm
 from tests.virtual.host import Host
+from tests.virtual.operator import Operator
 from tests.virtual.world import World
 
 STORM_S: Final = 7.0
+CHANGES_STORM_S: Final = 10.0
 PEACE_S: Final = 40.0
 ACKNOWLEDGED_MIN: Final = 10
 _MEMORY: Final = Path("/dev/shm")
@@ -48,6 +53,7 @@ class Outcome:
     messages: int = 0
     blocks: int = 0
     terms: int = 0
+    changes: int = 0
     expired: int = 0
     trace_hash: str = ""
     struck: dict[str, int] = field(default_factory=dict)
@@ -125,6 +131,7 @@ def _run_in(root: Path, outcome: Outcome, is_traced: bool) -> None:
     outcome.messages = cluster.wires.messages
     outcome.blocks = len(checkers.chain)
     outcome.terms = checkers.leaders
+    outcome.changes = checkers.changes
     outcome.expired = sum(end == "expired" for end in clients.ended.values())
     outcome.trace_hash = world.trace_hash()
     outcome.struck = dict(sorted(world.struck.items()))
@@ -162,9 +169,22 @@ async def run_watched(cluster: Cluster, course: Callable[[], Awaitable[None]]) -
         raise world.violations[0]
 
 
+def is_changing(seed: int) -> bool:
+    """Whether the city of a seed changes: two seeds of five, drawn like all else."""
+    return Random(f"{seed}/city changes").random() < 0.4
+
+
 def _draw_cluster(world: World, root: Path) -> Cluster:
     random = world.random("cluster")
     orderers, observers = random.choice(((3, 0), (3, 0), (3, 0), (3, 1), (3, 1), (4, 0), (5, 0)))
+    changes: dict[str, Any] = {}
+    if is_changing(world.seed):
+        draws = world.random("changes")
+        changes = {
+            "spares": draws.randint(1, SPARES_MAX),
+            "promotion_ms": draws.choice((100, 500, 2000)),
+            "has_peers_listed": True,
+        }
     return Cluster(
         world,
         root,
@@ -173,6 +193,7 @@ def _draw_cluster(world: World, root: Path) -> Cluster:
         preset=random.choice(("local", "lan", "lan")),
         latency_s=random.choice((0.0005, 0.005, 0.03)),
         work_s=random.choice((0.0003, 0.002, 0.01)),
+        **changes,
     )
 
 
@@ -184,9 +205,10 @@ async def _course(cluster: Cluster, clients: Clients, outcome: Outcome) -> None:
         await cluster.wait_up()
         await cluster.wait_leader()
     cluster.nursery.start_soon(clients.run)
-    storm = Storm(cluster, clients)
+    changes = faults_members.KINDS if cluster.is_changing else None
+    storm = Storm(cluster, clients, changes)
     storm.begin()
-    await trio.sleep(STORM_S)
+    await trio.sleep(CHANGES_STORM_S if changes else STORM_S)
     storm.end()
     await make_peace(cluster, clients)
     outcome.seconds = world.now
@@ -202,6 +224,9 @@ async def make_peace(cluster: Cluster, clients: Clients) -> None:
             cluster.start()
             await trio.sleep(POLL_S)
         await cluster.wait_leader()
+        if cluster.is_changing:
+            # What was promised by nodes that are out of the city holds once they are back.
+            await Operator(cluster).settle()
         random = cluster.world.random("peace")
         for host in cluster.hosts:
             await clients.probe(host, random)
@@ -239,7 +264,7 @@ def leftovers(host: Host) -> dict[str, int]:
         "names": len(parts.submitting._pending_names) + len(parts.submitting._names_by_id),
         "reoffering": len(parts.reoffering._rows),
         "proposer": parts.ordering.proposer.blocks_in_flight,
-        "visits": len(host._inside),
+        "visits": host.door.visits,
     }
     return {name: count for name, count in counts.items() if count}
 

@@ -17,6 +17,7 @@ from tests.virtual.clients import Clients
 from tests.virtual.clockwork import run_virtual
 from tests.virtual.cluster import POLL_S, Cluster
 from tests.virtual.host import Host
+from tests.virtual.operator import Operator
 from tests.virtual.run import compare, make_peace, quiet_logs, root_directory, run_watched
 from tests.virtual.world import World
 
@@ -33,6 +34,7 @@ class Scene:
         self.world = cluster.world
         self.wires = cluster.wires
         self.hosts = cluster.hosts
+        self.operator = Operator(cluster)
         self.random: Random = self.world.random("scene")
 
     async def leader(self, *among: Host) -> Host:
@@ -40,9 +42,10 @@ class Scene:
         return await self.cluster.wait_leader(*among)
 
     async def follower(self) -> Host:
-        """An orderer that does not lead."""
+        """A voter that does not lead."""
         leader = await self.leader()
-        return next(host for host in self.cluster.orderers if host is not leader)
+        voters = self.operator.hosts_in(self.operator.state.sets.voters)
+        return next(host for host in voters if host is not leader)
 
     def sample(self) -> Sample:
         """A new transaction."""
@@ -93,9 +96,13 @@ def play(
     *,
     seed: int = 1,
     is_busy: bool = False,
+    is_traced: bool = False,
     **drawn: Any,
 ) -> World:
-    """Play a scenario on a cluster; with clients at work all the time if `is_busy`."""
+    """Play a scenario on a cluster; with clients at work all the time if `is_busy`.
+
+    `is_traced` prints what happens, for whoever looks for the cause of a failure.
+    """
     made: list[World] = []
 
     async def run(cluster: Cluster) -> None:
@@ -113,7 +120,7 @@ def play(
         await compare(cluster, clients)
 
     async def main() -> None:
-        world = World(seed)
+        world = World(seed, is_traced=is_traced)
         made.append(world)
         with quiet_logs(world), root_directory() as root:
             cluster = Cluster(world, root, **drawn)

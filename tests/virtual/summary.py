@@ -12,7 +12,7 @@ from tests.virtual.run import Outcome, run_seed
 SEEDS_FILE: Final = Path(__file__).parent / "seeds.txt"
 """Seeds that are run for ever: one a line, then why it is there."""
 
-_SUMS: Final = ("acknowledged", "reads", "streamed", "expired", "blocks", "steps")
+_SUMS: Final = ("acknowledged", "reads", "streamed", "expired", "blocks", "changes", "steps")
 
 
 def kept_seeds() -> list[int]:

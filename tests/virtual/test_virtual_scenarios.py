@@ -12,8 +12,9 @@ from p2pcity.errors import LocalError, Unavailable
 from p2pcity.node.service import NodeService
 from p2pcity.wire import gossip as gossip_wire
 from tests.virtual.cluster import city
+from tests.virtual.door import Gone
 from tests.virtual.faults import KILL_POINTS
-from tests.virtual.host import Gone, Host
+from tests.virtual.host import Host
 from tests.virtual.stage import Scene, play
 
 _YEARS_10_MS: Final = 10 * 365 * 24 * 3600 * 1000

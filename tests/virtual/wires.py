@@ -120,6 +120,8 @@ class Wires:
         networks = self.networks
         if one not in networks or other not in networks:
             return False
+        if not (networks[one].is_allowed(other) and networks[other].is_allowed(one)):
+            return False
         return other not in networks[one].active or one not in networks[other].active
 
     def _dial(self, one: str, other: str) -> None:
