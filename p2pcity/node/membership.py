@@ -67,7 +67,8 @@ class Membership:
         if node is None:
             return (
                 "this node is not a member yet, or not any more: it counts for nobody until the "
-                "leader's operator adds its card (p2pcity raft add node.card)"
+                "leader's operator adds its card (p2pcity raft add node.card); if that is done, "
+                "name today's orderers in net.peers: it knows no others than the genesis's"
             )
         if not self._members.is_own_log:
             return (

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from signal import Signals
@@ -34,7 +35,8 @@ DEADLINE_S: Final = 30.0
 """For everything that a network of three does on a busy machine in a second or two."""
 _POLL_S: Final = 0.02
 _CLIENT_S: Final = 8.0
-_WAIT_MS: Final = 4_000
+_WAIT_MS: Final = 1_000
+_AVOIDED_S: Final = 2.0
 _HOUR_MS: Final = 3_600_000
 _LOG_LINES: Final = 15
 CBOR: Final = "application/cbor"
@@ -120,6 +122,18 @@ def log_lines(network: LocalNetwork, name: str) -> list[dict[str, Any]]:
     """What a node wrote to its log as JSON."""
     lines = network.node(name).log_file.read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def longest_commit_gap_s(network: LocalNetwork, begin_s: float, end_s: float) -> float:
+    """The longest time in which no node applied a new block, between two times of time.time()."""
+    first: dict[int, float] = {}
+    for node in network.nodes:
+        for line in log_lines(network, node.name):
+            if line["event"] == "block":
+                at_s = datetime.fromisoformat(line["time"]).timestamp()
+                first[line["height"]] = min(at_s, first.get(line["height"], at_s))
+    times = sorted(at_s for at_s in first.values() if begin_s <= at_s <= end_s)
+    return max(late - early for early, late in pairwise([begin_s, *times, end_s]))
 
 
 def wait_until(
@@ -266,7 +280,9 @@ class Acknowledgement:
 class Load:
     """Clients that send one transaction after the other, each until it is acknowledged.
 
-    A context manager. `targets` are the nodes that are asked, and may be changed at any time.
+    A context manager. `targets` are the nodes that are asked, and may be changed at any time. A
+    node that was gone, or had nothing committed in two election time-outs, is left alone for a
+    while: it may have been taken out, and others are there.
     """
 
     def __init__(
@@ -313,10 +329,11 @@ class Load:
 
     def _run(self, author: Author, number: int) -> None:
         clients: dict[str, Client] = {}
+        avoided: dict[str, float] = {}
         choice = random.Random(number)
         try:
             while not self._stop.is_set():
-                self._send(author.sign(), clients, choice)
+                self._send(author.sign(), clients, avoided, choice)
                 self._stop.wait(self._pause_s)
         except BaseException as failure:  # told to the test's thread
             self._failures.append(failure)
@@ -325,10 +342,17 @@ class Load:
             for client in clients.values():
                 client.close()
 
-    def _send(self, carried: Carried, clients: dict[str, Client], choice: random.Random) -> None:
+    def _send(
+        self,
+        carried: Carried,
+        clients: dict[str, Client],
+        avoided: dict[str, float],
+        choice: random.Random,
+    ) -> None:
         params: Params = {"wait": "committed", "timeout_ms": _WAIT_MS}
         while not self._stop.is_set():
-            name = choice.choice(self.targets)
+            targets, now_s = self.targets, time.monotonic()
+            name = choice.choice([x for x in targets if avoided.get(x, 0) < now_s] or targets)
             client = clients.setdefault(name, self._network.client(name, _CLIENT_S))
             try:
                 answer = client.post("/v1/transactions", carried.data, CBOR, params)
@@ -341,6 +365,7 @@ class Load:
                     self.note(answer, name)
                     return
                 self.refused[str(answer["status"])] += 1
+            avoided[name] = time.monotonic() + _AVOIDED_S
             self._stop.wait(0.05)
 
     def note(self, answer: Any, name: str) -> None:

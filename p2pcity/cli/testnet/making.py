@@ -15,6 +15,7 @@ import shutil
 import socket
 import tomllib
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,11 +26,12 @@ from p2pcity.cli.genesis import new
 from p2pcity.cli.ingest.authors import key_path
 from p2pcity.cli.init import init
 from p2pcity.cli.key_files import write_key, write_new
-from p2pcity.crypto.keys import PrivateKey
+from p2pcity.crypto.keys import PrivateKey, peer_id
 from p2pcity.errors import ConfigError
 from p2pcity.node.config import KEYS
 from p2pcity.node.config_reading import SOCKET_PATH_BYTES_MAX
 from p2pcity.node.places import CONFIG_NAME
+from p2pcity.wire import card
 
 NODES_MAX: Final = 32
 AUTHORS_MEMBER: Final = "city"
@@ -86,13 +88,22 @@ def make_network(
 def make_joiner(directory: Path, name: str, *, role: str, raft_preset: str) -> Path:
     """Make one more node under a network's directory; its configuration file.
 
-    The genesis does not have it: the running city adds it by its node.card. Raises ConfigError.
+    The genesis does not have it: the running city adds it by its node.card. It is told where all
+    nodes are that lie under the directory, since the leader may be none of the genesis's. Raises
+    ConfigError.
     """
     own = directory / name
+    peers = sorted(chain.from_iterable(map(_addresses, directory.glob("*/node.card"))))
     [port] = free_ports(1)
     _make_node(own, role, port, raft_preset, "")
+    change_settings(own / CONFIG_NAME, {"net.peers": tuple(peers)})
     shutil.copyfile(directory / GENESIS_FILE, own / GENESIS_FILE)
     return own / CONFIG_NAME
+
+
+def _addresses(card_file: Path) -> list[str]:
+    made = card.decode(card_file.read_bytes())
+    return [f"{address}/p2p/{peer_id(made.key)}" for address in made.addresses]
 
 
 def free_ports(count: int) -> list[int]:
