@@ -130,6 +130,7 @@ def _problems(operation: Operation) -> list[Reply]:
         found.append(Reply(403, "The token, or TCP, does not allow this."))
     if operation.method == "GET":
         found.append(Reply(406, "Accept names nothing that this can be answered with."))
+        found.append(Reply(410, "Older than what this node keeps; `first_height` is its oldest."))
     if operation.bodies:
         found += [
             Reply(408, "The body came too slowly."),

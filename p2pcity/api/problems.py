@@ -7,6 +7,7 @@
 | MempoolFull | 429 and Retry-After | `queue-full` |
 | NotLeader, ProposalDropped, Unavailable, other LocalError | 503 and Retry-After | \
 `not-leader`, `overloaded`, `unavailable` |
+| Pruned | 410 | `pruned`, with `first_height` |
 | ChangeRefused | 409 | `change-refused` |
 | ConfigError (of an argument) | 400 | `bad-parameter` |
 | RemoteError (a peer failed) | 503 and Retry-After | `unavailable` |
@@ -32,6 +33,7 @@ from p2pcity.errors import (
     NotLeader,
     P2PCityError,
     ProposalDropped,
+    Pruned,
     Unavailable,
 )
 
@@ -106,6 +108,10 @@ def from_error(error: P2PCityError) -> Problem:
                 remedy=error.remedy,
                 members={"leader": leader},
                 retry_after_ms=RETRY_AFTER_MS,
+            )
+        case Pruned(first_height=height):
+            return Problem(
+                410, "pruned", text, remedy=error.remedy, members={"first_height": height}
             )
         case ChangeRefused():
             return Problem(409, "change-refused", text, remedy=error.remedy)

@@ -24,10 +24,12 @@ from p2pcity.api import json_mapping, parameters
 from p2pcity.api.dispatch import Context
 from p2pcity.api.problems import RETRY_AFTER_MS, Problem
 from p2pcity.api.service import Cursor, EventBatch, EventFilter, StoredEvent
+from p2pcity.errors import Pruned
 
 CONTENT_TYPE: Final = "text/event-stream"
 BATCH_EVENTS_MAX: Final = 64
 RECONNECT_MS: Final = 1000
+_LOOK_MS: Final = 1
 
 
 async def get_stream(context: Context) -> EventStream:
@@ -54,7 +56,11 @@ class EventStream:
         self._after = after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events. Raises Problem 503 when too many streams are open."""
+        """Send the events.
+
+        Raises Problem 503 when too many streams are open, Pruned when events behind the cursor
+        are not kept here any more.
+        """
         try:
             self._context.streams.acquire_on_behalf_of_nowait(self)
         except trio.WouldBlock:
@@ -66,6 +72,8 @@ class EventStream:
                 retry_after_ms=RETRY_AFTER_MS,
             ) from None
         try:
+            # Looked at before the answer begins: what was pruned is an answer of its own.
+            await self._context.service.next_events(self._wanted, self._after, 1, _LOOK_MS)
             headers = [
                 (b"content-type", CONTENT_TYPE.encode()),
                 (b"cache-control", b"no-store"),
@@ -88,7 +96,10 @@ class EventStream:
         text = f"retry: {RECONNECT_MS}\nid: {after}\n\n".encode()
         while True:
             await send({"type": "http.response.body", "body": text, "more_body": True})
-            batch = await service.next_events(self._wanted, after, BATCH_EVENTS_MAX, timeout_ms)
+            try:
+                batch = await service.next_events(self._wanted, after, BATCH_EVENTS_MAX, timeout_ms)
+            except Pruned:  # the client was too slow; it is told so when it comes again
+                return
             assert batch.cursor >= after, "a stream never goes back"
             text = _write_batch(batch, after)
             after = batch.cursor

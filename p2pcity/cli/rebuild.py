@@ -18,18 +18,23 @@ from p2pcity.cli.stopped_node import show_progress, stopped_node
 def rebuild(config_file: Path | None, is_json: bool) -> None:
     """Make the views of a stopped node anew.
 
-    views.db is deleted and made again from the segment log, every signature verified.
+    views.db is deleted and made again from the segment log, every signature verified; what was
+    pruned comes from the base.
     """
+    from p2pcity.ledger.base_store import BaseStore
     from p2pcity.ledger.offline_log import OfflineLog
     from p2pcity.ledger.rebuild import rebuild as rebuild_views
 
     with (
         stopped_node(config_file) as node,
-        contextlib.closing(OfflineLog(node.directory.log)) as raft_log,
+        contextlib.closing(BaseStore.open(node.directory.base)) as bases,
+        contextlib.closing(OfflineLog(node.directory.log, bases.start)) as raft_log,
     ):
         progress = (lambda done, last: None) if is_json else show_progress
         committed = raft_log.hard_state.commit
-        views = rebuild_views(node.directory.views, node.genesis, raft_log, committed, progress)
+        views = rebuild_views(
+            node.directory.views, node.genesis, raft_log, committed, progress, bases=bases
+        )
         height, head, index = views.height, views.head.hex(), views.applied_index
         views.close()
     if is_json:

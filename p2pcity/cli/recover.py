@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -36,11 +37,15 @@ def recover(confirmed: str | None, config_file: Path | None, is_json: bool) -> N
     p2pcity init in an empty directory, then p2pcity raft add with its card.
     """
     from p2pcity.ledger import recovery_marker
+    from p2pcity.ledger.base_store import BaseStore
     from p2pcity.ledger.segment_log import SegmentLog
     from p2pcity.ordering import recovery
 
-    with stopped_node(config_file) as node:
-        raft_log = SegmentLog.open(node.directory.log)
+    with (
+        stopped_node(config_file) as node,
+        contextlib.closing(BaseStore.open(node.directory.base)) as bases,
+    ):
+        raft_log = SegmentLog.open(node.directory.log, start=bases.start)
         try:
             if raft_log.holes:
                 raise ConfigError(
@@ -50,7 +55,7 @@ def recover(confirmed: str | None, config_file: Path | None, is_json: bool) -> N
             if recovery_marker.finish(node.directory.recovery_marker, raft_log):
                 click.echo("an earlier recovery had been interrupted; it is finished now", err=True)
             raft_log.bind_network(node.genesis.network)
-            found = recovery.survey(node.genesis, raft_log)
+            found = recovery.survey(node.genesis, raft_log, bases.head)
             recovery.check_recoverable(found, node.key, raft_log.incarnation)
             _show(node, found, is_json)
             _confirm(node.genesis.name, confirmed)

@@ -16,10 +16,10 @@ from p2pcity.wire import genesis as genesis_wire
 def rejoin(directory: Path, config: Config, addresses: tuple[str, ...]) -> dict[str, str]:
     """Make a new log below the data directory, and a new node.card; what to tell the operator.
 
-    The old views go with the old log; the outbox, with what clients were told is accepted, stays.
-    Raises ConfigError while there is a log, or when keys are missing.
+    The old views and the old base go with the old log; the outbox, with what clients were told is
+    accepted, stays. Raises ConfigError while there is a log, or when keys are missing.
     """
-    from p2pcity.ledger import data_directory, views_store
+    from p2pcity.ledger import base_store, data_directory, views_store
     from p2pcity.ledger.data_directory import DataDirectory
 
     node_key = read_key(config.node.key, "node.key")
@@ -37,6 +37,7 @@ def rejoin(directory: Path, config: Config, addresses: tuple[str, ...]) -> dict[
             "it away and run this again.",
         )
     views_store.delete(data.views)
+    base_store.delete(data.base)
     incarnation = secrets.token_bytes(16)
     data_directory.initialise(data.path, incarnation)
     card = directory / "node.card"

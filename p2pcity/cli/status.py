@@ -57,6 +57,7 @@ def _pairs(document: dict[str, Any]) -> list[tuple[str, object]]:
         ("raft", f"{raft['role']} in term {raft['term']}, commit index {raft['commit_index']}"),
         ("leader", leader),
         ("height", f"{ledger['height']}, head {ledger['head'][:16]}…"),
+        ("oldest block", ledger["first_height"]),
         ("tree", f"{ledger['tree_size']} transactions, root {ledger['root'][:16]}…"),
         ("events", ledger["events"]),
         ("lag", f"{lag['blocks']} blocks, {lag['seconds']} s"),

@@ -11,6 +11,7 @@ from it. Records behind those that the head counts are what a kill left; they ar
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Final, Protocol, Self
 
 from p2pcity.crypto.digest import sha256
 from p2pcity.errors import CorruptionError, DecodeError, LedgerError, Unavailable
-from p2pcity.ledger.segment_file import denied, failed, sync_directory
+from p2pcity.ledger.segment_file import denied, failed, remove, sync_directory
 from p2pcity.ledger.segment_index import BEGINNING, Start
 from p2pcity.views.base import NO_BASE, Base
 from p2pcity.wire import base as base_wire
@@ -280,6 +281,21 @@ class BaseStore:
         sync_directory(self._directory.parent)
         self._descriptor = open_records(self._records, os.O_RDWR | os.O_CREAT)
         sync_directory(self._directory)
+
+
+def delete(directory: Path) -> None:
+    """Remove the base with all that was fetched of another one: a new log begins at its start.
+
+    The head goes first: without it there is no base, whatever is left. SyncFailedError.
+    """
+    if not directory.exists():
+        return
+    remove(directory / "head")
+    try:
+        shutil.rmtree(directory)
+    except OSError as error:
+        raise failed(directory, "removing", error) from error
+    sync_directory(directory.parent)
 
 
 def verify(base: StoredBase, directory: Path) -> None:

@@ -1,8 +1,9 @@
 """`p2pcity check`: is what lies in a data directory what it should be?
 
 Offline and without changing anything: the segment log is verified record by record, every
-committed block is applied again from the genesis (chain of hashes, body roots, event roots,
-signatures, tree), and the views are compared row by row with those that come out of that.
+committed block is applied again (chain of hashes, body roots, event roots, signatures, tree), and
+the views are compared row by row with those that come out of that. It begins at the genesis, or,
+where blocks were pruned, at the base, whose records are compared with the marks of its head.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 from p2pcity.errors import ConfigError, CorruptionError, LedgerError
 from p2pcity.ledger import database, views_store
+from p2pcity.ledger.base_store import BaseStore
 from p2pcity.ledger.data_directory import DataDirectory
 from p2pcity.ledger.offline_log import OfflineLog
 from p2pcity.ledger.rebuild import BATCH_BYTES_MAX, Progress, replay
@@ -98,12 +100,14 @@ def check(
     third of the log's size. Raises ConfigError when there is nothing to check.
     """
     report = Report()
-    try:
-        raft_log = OfflineLog(directory.log)
-    except LedgerError as error:
-        report.add(error)
-        return report
-    with contextlib.closing(raft_log):
+    with contextlib.ExitStack() as stack:
+        try:
+            bases = stack.enter_context(contextlib.closing(BaseStore.open(directory.base)))
+            opened = OfflineLog(directory.log, bases.start)
+            raft_log = stack.enter_context(contextlib.closing(opened))
+        except LedgerError as error:
+            report.add(error)
+            return report
         if raft_log.network not in (None, genesis.network):
             raise ConfigError(
                 f"{directory.path} belongs to another network than the genesis file",
@@ -115,7 +119,10 @@ def check(
                 f"{recovery.cut_file}: {recovery.bytes_cut} bytes at its end were torn by a crash; "
                 "the next start cuts them"
             )
-        _check_ledger(directory, genesis, raft_log, scratch / "views.db", report, progress)
+        if bases.head is not None:
+            report.notes.append(f"blocks up to height {bases.head.height} were pruned")
+        scratch /= "views.db"
+        _check_ledger(directory, genesis, raft_log, bases, scratch, report, progress)
     return report
 
 
@@ -123,11 +130,12 @@ def _check_ledger(
     directory: DataDirectory,
     genesis: Genesis,
     raft_log: OfflineLog,
+    bases: BaseStore,
     scratch: Path,
     report: Report,
     progress: Progress,
 ) -> None:
-    applied = _read_applied_index(directory.views, genesis, report)
+    applied = _read_applied_index(directory.views, genesis, bases, report)
     report.last_index = raft_log.last_index
     report.committed = max(raft_log.hard_state.commit, min(applied, raft_log.last_index))
     if applied > raft_log.last_index:
@@ -140,8 +148,8 @@ def _check_ledger(
             )
         )
         applied = 0
-    views_store.create(scratch, genesis)
-    store = ViewsStore.open(scratch, genesis=genesis, raft_log=raft_log)
+    views_store.create(scratch, genesis, bases.stored)
+    store = ViewsStore.open(scratch, genesis=genesis, raft_log=raft_log, bases=bases)
 
     def count(blocks: list[AppliedBlock]) -> None:
         report.outcomes.update(item.outcome for block in blocks for item in block.transactions)
@@ -177,7 +185,7 @@ def _check_ledger(
         store.close()
 
 
-def _read_applied_index(path: Path, genesis: Genesis, report: Report) -> int:
+def _read_applied_index(path: Path, genesis: Genesis, bases: BaseStore, report: Report) -> int:
     """Return how far the views go, 0 when they can't be compared (said in the report)."""
     if not path.exists():
         report.notes.append("there are no views; the next start makes them")
@@ -194,6 +202,11 @@ def _read_applied_index(path: Path, genesis: Genesis, report: Report) -> int:
             found = meta.read(connection)
             if found.network != genesis.network:
                 raise RowDamaged("the views are of another network")
+            if found.pruned < bases.base.height:
+                report.notes.append(
+                    "the views were not compared: the next start clears them of what was pruned"
+                )
+                return 0
             return found.applied_index
     except ViewsDamaged as error:
         report.findings.append(Finding(str(error), _REBUILD))

@@ -246,7 +246,8 @@ class ViewsStore:
             raise
         self._meta = new
         self._events.forget()
-        self.checkpoint()
+        with contextlib.suppress(Unavailable):
+            self.checkpoint()
         return height < last
 
     def close(self) -> None:

@@ -3,13 +3,11 @@
 import random
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import structlog
 import trio
 
 from p2pcity.admission.admission import Admission, AdmissionConfig
-from p2pcity.city.membership import State
 from p2pcity.errors import CorruptionError, DecodeError, Unavailable
 from p2pcity.ledger.data_directory import DataDirectory
 from p2pcity.mempool.mempool import Mempool, MempoolConfig
@@ -33,11 +31,13 @@ from p2pcity.node.opening import Stores
 from p2pcity.node.ordering_loop import OrderingLoop
 from p2pcity.node.outbox_loop import OutboxLoop
 from p2pcity.node.peer_status import PeerStatus
+from p2pcity.node.pruning import Pruning
 from p2pcity.node.reading import Reading
 from p2pcity.node.reads import Reads
 from p2pcity.node.reoffering import Reoffering
 from p2pcity.node.service import NodeService
 from p2pcity.node.standing import Standing
+from p2pcity.node.state_of_node import StateOfNode
 from p2pcity.node.status import Status
 from p2pcity.node.submitting import Signer, Submitting
 from p2pcity.node.waiting import Waiters
@@ -56,28 +56,6 @@ _logger = structlog.get_logger("p2pcity.node")
 _TICKS_PER_HEARTBEAT = 2
 _REOFFER_S = 1.0
 _REJECT_LOG_PERIOD_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class StateOfNode:
-    """What admission asks of the ledger and the mempool (`admission.StateView`)."""
-
-    stores: Stores
-    state: State
-    mempool: Mempool
-
-    @property
-    def head_time_ms(self) -> int:
-        """The time of the newest applied block."""
-        return self.stores.views.head_time_ms
-
-    def author_types(self, key: bytes) -> tuple[str, ...] | None:
-        """The event types that the author may write."""
-        return self.state.author_types(key)
-
-    def is_known(self, id: bytes) -> bool:
-        """Whether the transaction waits here or stands on the ledger."""
-        return id in self.mempool or self.stores.probe.has_transaction(id)
 
 
 class Parts:
@@ -300,6 +278,16 @@ class Parts:
             on_damage=self._on_damage,
         )
         self._make_submitting()
+        self.pruning: Pruning = Pruning(
+            keep_blocks=self.config.ledger.keep_blocks,
+            bases=stores.bases,
+            raft_log=stores.raft_log,
+            log_writer=stores.log_writer,
+            views=stores.views,
+            views_writer=stores.views_writer,
+            reader=stores.reader,
+            reader_thread=stores.reader_thread,
+        )
         self.status = Status(
             config=self.config,
             identity=identity,
@@ -315,6 +303,7 @@ class Parts:
             network=self.network,
             peer_status=self.peer_status,
             standing=self.standing,
+            pruning=self.pruning,
             now_ms=self.now_ms,
         )
         self.service = NodeService(

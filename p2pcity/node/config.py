@@ -166,6 +166,12 @@ class LedgerSection:
     segment_bytes_max: int = _key(
         64 * _MIB, "Size at which a new log file begins.", minimum=_MIB, maximum=1024 * _MIB
     )
+    keep_blocks: int = _key(
+        0,
+        "How many of the newest blocks are kept at least; older ones go, 256 at a time. 0: all.",
+        minimum=0,
+        maximum=2**37,
+    )
     disk_free_bytes_min: int = _key(
         512 * _MIB,
         "Below so much free space the node takes no more transactions and says so.",

@@ -17,6 +17,7 @@ from typing import Any, Final, get_args
 from p2pcity.errors import ConfigError
 from p2pcity.node.config import KEYS, Config, Key, section_types
 from p2pcity.node.places import default_socket
+from p2pcity.wire.limits import BASE_INTERVAL_BLOCKS
 
 # Read by commands and tests, and no settings of a node.
 OTHER_VARIABLES: Final = frozenset(
@@ -214,6 +215,11 @@ def _check_together(config: Config, file: Path | None) -> None:
             f"{where}: raft.election_timeout_ms ({election_ms}) is less than 5 heartbeats "
             f"({heartbeat_ms} ms each)",
             remedy="Raise raft.election_timeout_ms, or leave both keys out and set raft.preset.",
+        )
+    if 0 < config.ledger.keep_blocks < BASE_INTERVAL_BLOCKS:
+        raise ConfigError(
+            f"{where}: ledger.keep_blocks is {config.ledger.keep_blocks}",
+            remedy=f"Keep at least {BASE_INTERVAL_BLOCKS} blocks, or all of them with 0.",
         )
     socket = config.http.socket
     if socket is not None and len(os.fsencode(socket)) > SOCKET_PATH_BYTES_MAX:

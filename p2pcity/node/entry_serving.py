@@ -5,7 +5,7 @@ from typing import Final
 
 import trio
 
-from p2pcity.errors import CorruptionError, Unavailable
+from p2pcity.errors import CorruptionError, Pruned, Unavailable
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.ledger.writer import WriterThread
 from p2pcity.wire.limits import BLOCK_BYTES_MAX
@@ -70,6 +70,9 @@ class EntryServing:
         if not self._raft_log.first_index <= index <= last:
             return []
         end = min(last, index + ENTRIES_MAX - 1) + 1
-        entries = self._raft_log.entries(index, end, BLOCK_BYTES_MAX)
+        try:
+            entries = self._raft_log.entries(index, end, BLOCK_BYTES_MAX)
+        except Pruned:  # just now, behind that look
+            return []
         # Only in answers: a single entry may be larger than a block in the log.
         return entries if len(entries[0].payload) <= BLOCK_BYTES_MAX else []

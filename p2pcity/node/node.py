@@ -194,6 +194,7 @@ async def start(parts: Parts, nursery: trio.Nursery) -> None:
         parts.standing.run,
         parts.reads.run,
         parts.expiring.run,
+        parts.pruning.run,
         parts.wait_damage,
     ):
         nursery.start_soon(loop)

@@ -1,6 +1,7 @@
 """What clients ask of the ledger: transactions, events, blocks and streams."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, TypeVar, TypeVarTuple
 
 import trio
@@ -18,7 +19,7 @@ from p2pcity.api.service import (
     TransactionStatus,
 )
 from p2pcity.city.membership import State
-from p2pcity.errors import CorruptionError
+from p2pcity.errors import CorruptionError, Pruned
 from p2pcity.ledger.outbox import Outbox
 from p2pcity.ledger.views_reader import LedgerEvent, ViewsReader
 from p2pcity.ledger.views_store import ViewsStore
@@ -139,8 +140,11 @@ class Reading:
         record = self._reader.transaction(id_)
         if record is None:
             return None
-        block = self._reader.block(record.height)
-        data = self._reader.transaction_bytes(id_)
+        block = data = None
+        with suppress(Pruned):
+            # What became of it is known for ever, though block and bytes may be gone.
+            block = self._reader.block(record.height)
+            data = self._reader.transaction_bytes(id_)
         transaction = (
             None if data is None else transaction_wire.decode(transaction_wire.signed_part(data))
         )
@@ -281,7 +285,10 @@ class Reading:
         """The bytes of the block at `height`; None for the genesis and for what is not here."""
         if not 0 < height <= self._head.height:
             return None
-        return await self._read(self._reader.block_bytes, height)
+        try:
+            return await self._read(self._reader.block_bytes, height)
+        except Pruned:
+            return None
 
     def _read_block(self, height: int) -> StoredBlock | None:
         if height > HEIGHT_MAX:

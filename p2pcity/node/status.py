@@ -21,6 +21,7 @@ from p2pcity.node.membership import Membership
 from p2pcity.node.ordering_loop import OrderingLoop
 from p2pcity.node.outbox_loop import OutboxLoop
 from p2pcity.node.peer_status import PeerStatus
+from p2pcity.node.pruning import Pruning
 from p2pcity.node.standing import Standing
 from p2pcity.ordering.what_if import tolerated
 from p2pcity.wire.hello import NEWER_EPOCH
@@ -50,6 +51,7 @@ class Status:
         network: Network,
         peer_status: PeerStatus,
         standing: Standing,
+        pruning: Pruning,
         now_ms: Callable[[], int],
     ) -> None:
         self._config = config
@@ -67,6 +69,7 @@ class Status:
         self._network = network
         self._peer_status = peer_status
         self._standing = standing
+        self._pruning = pruning
         self._now_ms = now_ms
         self._started_s = trio.current_time()
 
@@ -99,7 +102,7 @@ class Status:
 
     def _more_alarms(self) -> list[str]:
         """What an operator should see to, while this node serves clients all the same."""
-        alarms = [*self._standing.alarms]
+        alarms = [*self._standing.alarms, *filter(None, [self._pruning.alarm])]
         if any(peer.last_refusal == NEWER_EPOCH for peer in self._network.peers()):
             alarms.append(
                 "the city went on under a newer epoch without this node (p2pcity raft recover): "
@@ -145,6 +148,7 @@ class Status:
             },
             "ledger": {
                 "height": meta.tip.height,
+                "first_height": self._pruning.first_height,
                 "head": meta.tip.hash.hex(),
                 "time_ms": meta.tip.time_ms,
                 "tree_size": meta.tip.frontier.size,
@@ -182,6 +186,7 @@ class Status:
         return {
             "free_bytes": self._directory.free_bytes(),
             "log_bytes": self._raft_log.size_bytes,
+            "base_bytes": _size(self._directory.base / "records"),
             "views_bytes": _size(self._directory.views),
             "outbox_bytes": _size(self._directory.outbox),
             "syncs": disk.syncs,

@@ -10,13 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from p2pcity.city.membership import State
+from p2pcity.city.membership import State, decode_members
 from p2pcity.crypto import keys
 from p2pcity.errors import ChangeRefused, ConfigError, DecodeError, DivergedError
 from p2pcity.ordering.apply import Tip
 from p2pcity.ordering.members import apply_bytes
 from p2pcity.wire import block as block_wire
 from p2pcity.wire import change as change_wire
+from p2pcity.wire.base import BaseHead
 from p2pcity.wire.block import Block
 from p2pcity.wire.change import Recover
 from p2pcity.wire.genesis import Genesis
@@ -68,12 +69,18 @@ class Survey:
         return self.last_index - self.committed
 
 
-def survey(genesis: Genesis, raft_log: ReadableLog) -> Survey:
-    """Walk the whole log; DivergedError when its blocks do not follow one another."""
+def survey(genesis: Genesis, raft_log: ReadableLog, base: BaseHead | None = None) -> Survey:
+    """Walk the whole log, which goes on from `base` where blocks were pruned.
+
+    Raises DivergedError when its blocks do not follow one another.
+    """
     tip, state = Tip.from_genesis(genesis), State.from_genesis(genesis)
     commit = min(raft_log.hard_state.commit, raft_log.last_index)
     height_committed = kept = last_term = 0
     index = 1
+    if base is not None:
+        tip, state = Tip(base.height, base.hash, base.time_ms), _city(base, genesis)
+        height_committed, last_term, index = base.height, base.term, base.index + 1
     while index <= raft_log.last_index:
         for entry in raft_log.entries(index, raft_log.last_index + 1, _BATCH_BYTES_MAX):
             if entry.payload:
@@ -134,6 +141,15 @@ def others(found: Survey, key: bytes) -> Sequence[str]:
     """Member and name of everybody else in the registry: whoever is left out."""
     nodes = found.state.nodes.values()
     return [f"{node.member}/{node.name}" for node in nodes if node.key != key]
+
+
+def _city(base: BaseHead, genesis: Genesis) -> State:
+    try:
+        return decode_members(base.city, genesis)
+    except DecodeError as error:
+        raise DivergedError(
+            f"the city in the base can't be read: {error}", remedy="Recover on another node."
+        ) from error
 
 
 def _decoded(entry: Entry) -> Block:

@@ -263,7 +263,7 @@ class Checkers:
         if leader.is_leader and leader.raw_node.term == message.term and message.index:
             term = leader.raw_node._raft.raft_log.term(message.index)
             check(
-                term == durable.term(message.index),
+                term is None or term == durable.term(message.index),
                 f"{node} answers for {message.index} of term {durable.term(message.index)}, "
                 f"the leader's is of {term}",
             )
@@ -342,7 +342,8 @@ class Checkers:
         """
         raft_log = node.raw_node._raft.raft_log
         for term, commit in self._commit_of.items():
-            if term < node.raw_node.term:
+            # What is below its first entry it has applied, and pruned.
+            if term < node.raw_node.term and commit >= raft_log.first_index - 1:
                 found = raft_log.term(commit)
                 check(found == term, f"{node} leads without committed {commit} of term {term}")
 

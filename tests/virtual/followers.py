@@ -5,7 +5,7 @@ from typing import Final
 import trio
 
 from p2pcity.api.service import Cursor, EventBatch, EventFilter, StoredEvent
-from p2pcity.errors import LocalError
+from p2pcity.errors import LocalError, Pruned
 from p2pcity.node.service import NodeService
 from p2pcity.ordering.apply import AppliedBlock
 from tests.sim.checkers import check
@@ -24,6 +24,8 @@ class Follower:
         self.cursor = Cursor.before(1)
         self.got: list[StoredEvent] = []
         self.resumed = 0
+        # What the nodes had pruned before it came by: it was told so, and went on behind.
+        self._pruned: list[tuple[Cursor, Cursor]] = []
 
     async def run(self) -> None:
         """Follow one node for a while, then resume at another."""
@@ -46,6 +48,11 @@ class Follower:
 
                     batch = await host.ask(call, timeout_ms / 1000 * self._random.choice((0.5, 2)))
                     self._take(after, batch)
+            except Pruned as gone:
+                start = Cursor.before(gone.first_height or 1)
+                check(start > self.cursor, f"I14 {self.cursor} is not below {start}")
+                self._pruned.append((self.cursor, start))
+                self.cursor = start
             except (Gone, LocalError):
                 await trio.sleep(self._random.uniform(0.01, 0.3))
 
@@ -62,7 +69,12 @@ class Follower:
     def compare(self, chain: list[AppliedBlock]) -> None:
         """I14: all events up to the cursor, each once, in order."""
         told = [(item.cursor, item.event) for item in self.got]
-        due = [(cursor, event) for cursor, event in _events(chain) if cursor <= self.cursor]
+        due = [
+            (cursor, event)
+            for cursor, event in _events(chain)
+            if cursor <= self.cursor
+            and not any(before < cursor <= behind for before, behind in self._pruned)
+        ]
         for one, other in zip(told, due, strict=False):
             check(one == other, f"I14 {one[0]} was sent where {other[0]} is due")
         check(len(told) == len(due), f"I14 {len(told)} events were sent, {len(due)} are due")

@@ -64,7 +64,8 @@ class Durable:
         return self._log._index.last_index
 
     def term(self, index: int) -> int | None:
-        return self._log._index.term(index) if index <= self.last_index else None
+        known = self._log._index
+        return known.term(index) if known.start.index <= index <= known.last_index else None
 
 
 class WatchedParts(Parts):
@@ -343,6 +344,7 @@ class Host:
             ).run,
             make_writer=cast(Any, partial(VirtualWriter, self)),
             clock=trio.current_time,
+            segment_bytes_max=self.config.ledger.segment_bytes_max,
         )
         try:
             await self._take_part(stores)

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from p2pcity.errors import Pruned
+from p2pcity.errors import CorruptionError, Pruned
 from p2pcity.ledger.base_store import BaseStore
+from p2pcity.ledger.check import check
+from p2pcity.ledger.data_directory import DataDirectory
 from p2pcity.ledger.rebuild import rebuild
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.ledger.views_store import ViewsStore
+from p2pcity.ordering import recovery
 from p2pcity.views.position import Position
 from p2pcity.wire.event import name_key
 from p2pcity.wire.limits import BASE_INTERVAL_BLOCKS
@@ -27,6 +30,7 @@ from tests.pruned_case import (
     make_chain,
     make_directory,
 )
+from tests.segment_case import flip
 from tests.views_case import dump
 
 
@@ -176,6 +180,39 @@ def test_views_that_the_log_cannot_mend_begin_from_the_base(
     assert opened.views.meta.pruned == 2 * BASE_INTERVAL_BLOCKS
     check_all(opened)
     opened.close()
+
+
+def test_offline_tools_go_on_from_the_base(opened: Opened, directory: Path, tmp_path: Path) -> None:
+    chain, _ = make_chain()
+    prune_twice(opened)
+    base = opened.bases.head
+    assert base is not None
+    found = recovery.survey(chain.genesis, opened.log, base)
+    assert found.tip.hash == chain.blocks[-1].hash
+    assert found.state.voters_digest == chain.state.voters_digest
+    opened.close()
+    data = DataDirectory(directory)
+    report = check(data, chain.genesis, tmp_path)
+    assert report.is_sound, report.findings
+    assert report.head == chain.blocks[-1].hash
+    assert report.root == opened.views.frontier.root
+    assert report.events == opened.views.meta.events
+    assert f"height {base.height}" in " ".join(report.notes)
+    # A record, the head, or a log that does not reach the base: each is found.
+    for path, where in ((data.base / "records", 48 * 100), (data.base / "head", 300)):
+        right = path.read_bytes()
+        flip(path, 8 * where)
+        (tmp_path / "views.db").unlink(missing_ok=True)
+        [finding] = check(data, chain.genesis, tmp_path).findings
+        assert "base" in finding.what
+        assert "rejoin" in finding.remedy
+        path.write_bytes(right)
+    shutil.rmtree(data.log)
+    SegmentLog.create(data.log, b"j" * 16)
+    [finding] = check(data, chain.genesis, tmp_path).findings
+    assert "where the base ends" in finding.what
+    with pytest.raises(CorruptionError):
+        Opened.open(directory)
 
 
 def prune_twice(opened: Opened) -> None:

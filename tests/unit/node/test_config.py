@@ -135,7 +135,9 @@ def test_every_key_has_a_sentence_and_a_default_of_its_type() -> None:
             assert row.maximum is not None, path
             assert isinstance(row.default, int)
             assert row.minimum <= row.default <= row.maximum, path
-            assert row.name.endswith(("_ms", "_max", "_min")), f"{path} has no unit or bound"
+            assert row.name.endswith(("_ms", "_max", "_min", "_blocks")), (
+                f"{path} has no unit or bound"
+            )
 
 
 class TestSecrets:
