@@ -6,7 +6,7 @@ in a memory that nobody looks at. A pause holds all tasks of the node back, as S
 """
 
 import shutil
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -69,14 +69,9 @@ class Durable:
 
 
 class WatchedParts(Parts):
-    """The node's parts, with somebody who looks on when a block is applied."""
+    """The node's parts, with somebody who looks on when the city changes."""
 
     host: "Host"
-
-    def _on_applied(self, blocks: Sequence[AppliedBlock], index: int) -> None:
-        for block in blocks:
-            self.host.applied(block)
-        super()._on_applied(blocks, index)
 
     def _on_members(self) -> None:
         super()._on_members()
@@ -239,8 +234,12 @@ class Host:
         self.kill_in_steps, self.kill_at, self.kill_during = 0, "", ""
 
     def opened(self, thing: object) -> None:
-        """Remember what a killed node leaves open."""
-        if hasattr(thing, "close"):
+        """Remember what a killed node leaves open; look at blocks that its views have now."""
+        if isinstance(thing, list):
+            for block in thing:
+                if isinstance(block, AppliedBlock):
+                    self.applied(block)
+        elif hasattr(thing, "close"):
             self._opened.append(thing)
 
     def step(self) -> None:

@@ -30,7 +30,7 @@ class Machine(Protocol):
         """Hear that a point is passed at which the node may be killed, or its disk fail."""
 
     def opened(self, thing: object) -> None:
-        """Hear of a result that may have to be closed when the node is killed."""
+        """Hear of a result: it may have to be closed when the node is killed, or be looked at."""
 
     @property
     def shields(self) -> dict[trio.CancelScope, None]:
