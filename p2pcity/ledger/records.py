@@ -43,7 +43,7 @@ order, so that no commit index is ever read without the entries that it speaks o
 
 import hashlib
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -94,9 +94,13 @@ class BadRecord(Exception):
     index: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, which would cost a start much: it makes one for each record of its log.
+@dataclass(slots=True)
 class Record:
-    """One checked record; `offset` and `length` are those of the whole record in its file."""
+    """One checked record; `offset` and `length` are those of the whole record in its file.
+
+    `entry` is what the data of an entry says, None for all other kinds.
+    """
 
     kind: int
     index: int
@@ -104,6 +108,7 @@ class Record:
     offset: int
     length: int
     checksum: bytes
+    entry: "EntryParts | None" = None
 
 
 class FileHeader(NamedTuple):
@@ -170,17 +175,17 @@ def parse_record(buffer: bytes, offset: int, previous: bytes) -> Record:
     checksum = buffer[end - CHECKSUM_BYTES : end]
     if _checksum(previous, buffer[offset:data_start], data) != checksum:
         raise BadRecord("the checksum is wrong")
-    record = Record(kind, index, data, offset, length, checksum)
     if kind == Kind.ENTRY:
         try:
-            for _ in iterate_bodies(parse_entry(data), buffer, data_start + data_length, end):
-                pass
+            parts = parse_entry(data)
+            read_bodies(parts, buffer, data_start + data_length, end)
         except BadRecord as bad:
             bad.index = index
             raise
-    elif length != RECORD_BYTES_MIN + data_length:
+        return Record(kind, index, data, offset, length, checksum, parts)
+    if length != RECORD_BYTES_MIN + data_length:
         raise BadRecord("only entries have bodies")
-    return record
+    return Record(kind, index, data, offset, length, checksum)
 
 
 def encode_file_header(header: FileHeader) -> bytes:
@@ -266,27 +271,29 @@ def parse_entry(data: bytes) -> EntryParts:
     return EntryParts(form, term, payload_length, bodies, data[start:])
 
 
-def iterate_bodies(
+def read_bodies(
     parts: EntryParts, buffer: bytes, start: int, record_end: int
-) -> Iterator[bytes | None]:
-    """Give the bodies that begin at `start`, each checked; None for an erased one.
+) -> tuple[bytes | None, ...]:
+    """Return the bodies that begin at `start`, each checked; None for an erased one.
 
     `record_end` is where the record ends. Raises BadRecord at the first harmed body.
     """
     end = record_end - CHECKSUM_BYTES
+    bodies: list[bytes | None] = []
     for length, check in parts.bodies:
         body = buffer[start : start + length]
         start += length
         if start > end:
             raise BadRecord("the bodies reach beyond the record")
         if leaf_hash(body)[:CHECKSUM_BYTES] == check:
-            yield body
+            bodies.append(body)
         elif body == erased_body(length, check):
-            yield None
+            bodies.append(None)
         else:
             raise BadRecord("an event's body is harmed")
     if start != end:
         raise BadRecord("the record has more bodies than it names")
+    return tuple(bodies)
 
 
 def erased_body(length: int, check: bytes) -> bytes:
@@ -299,11 +306,13 @@ def read_payload(record: Record, buffer: bytes) -> tuple[int, bytes]:
 
     Raises BadRecord when its two halves don't make a payload.
     """
-    parts = parse_entry(record.data)
+    parts = record.entry
+    if parts is None:
+        raise BadRecord("the record is no entry")
     if parts.form == _FORM_WHOLE:
         return parts.term, parts.rest
     start = record.offset + HEAD_BYTES + len(record.data)
-    bodies = tuple(iterate_bodies(parts, buffer, start, record.offset + record.length))
+    bodies = read_bodies(parts, buffer, start, record.offset + record.length)
     try:
         payload = block.join(parts.rest, bodies)
     except DecodeError as error:

@@ -409,8 +409,8 @@ def _take(state: Recovered, sequence: int, record: Record) -> None:
     if state.open_gap is not None:
         _close_gap(state, state.open_gap, record)
     last = state.index.last_index
-    if record.kind == Kind.ENTRY:
-        parts = records.parse_entry(record.data)
+    parts = record.entry
+    if parts is not None:
         if record.index != last + 1 or parts.term < state.index.term(last):
             raise corrupt(state.directory, last + 1, f"entry {record.index} follows {last}")
         place = Place(parts.term, sequence, record.offset, record.length, parts.payload_length)
