@@ -8,6 +8,7 @@ from typing import Final
 from tests.planted_case import Planted
 from tests.planted_core import CORE
 from tests.planted_ordering import ORDERING
+from tests.planted_pruning import PRUNING
 
-PLANTED: Final[dict[str, Planted]] = {**CORE, **ORDERING}
+PLANTED: Final[dict[str, Planted]] = {**CORE, **ORDERING, **PRUNING}
 """Every planted bug by its name."""

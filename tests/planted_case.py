@@ -15,10 +15,11 @@ class Planted:
 
     `story` is the story of the core that is told otherwise while the bug is there; `seeds` is
     within how many seeds of the simulator, from 0 on, one fails (about three times what it took
-    when it was measured). One of the two at least.
+    when it was measured); `scene` is a scenario of whole nodes that fails. One of them at least.
     """
 
     what: str
     plant: Callable[[], AbstractContextManager[Any]]
     seeds: int | None = None
     story: str = ""
+    scene: Callable[[], None] | None = None

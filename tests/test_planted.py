@@ -26,7 +26,7 @@ BY_SEEDS = [
 def test_there_are_bugs() -> None:
     """Each has somebody who finds it, and enough of them are looked for in every run."""
     assert len(PLANTED) >= 30
-    assert all(bug.story or bug.seeds for bug in PLANTED.values())
+    assert all(bug.story or bug.seeds or bug.scene for bug in PLANTED.values())
     quick = {name for name, bug in PLANTED.items() if bug.story or bug.seeds == QUICK_SEEDS}
     assert len(quick) * 3 >= len(PLANTED)
 
@@ -58,3 +58,12 @@ def test_seeds_find_it(name: str) -> None:
             assert not run_seed(seed).failure, f"seed {seed} fails without the bug"
             return
     pytest.fail(f"none of {bug.seeds} seeds found it")
+
+
+@pytest.mark.parametrize("name", [name for name, bug in PLANTED.items() if bug.scene])
+def test_a_scenario_of_whole_nodes_finds_it(name: str) -> None:
+    """It fails by what must always hold, or by what it asks; without the bug it is a test."""
+    bug = PLANTED[name]
+    assert bug.scene is not None
+    with bug.plant(), pytest.raises((AssertionError, BaseExceptionGroup)):
+        bug.scene()

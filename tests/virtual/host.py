@@ -126,6 +126,11 @@ class Host:
         return f"n{self.number}"
 
     @property
+    def directory(self) -> Path:
+        """Its data directory as it is now."""
+        return self._directory
+
+    @property
     def parts(self) -> WatchedParts:
         """The parts of the present life."""
         assert self._parts is not None

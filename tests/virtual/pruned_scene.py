@@ -1,0 +1,78 @@
+"""Whole nodes that keep few blocks, and what is asked of them about those that are gone."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import pytest
+
+from p2pcity.api.service import Cursor, EventFilter
+from p2pcity.errors import Pruned
+from tests.short_intervals import short_intervals
+from tests.virtual.host import Host
+from tests.virtual.stage import Scene, play
+
+INTERVAL: Final = 8
+KEPT: Final = 8
+SEGMENT_BYTES: Final = 8_000
+
+
+def play_pruned(course: Callable[[Scene], Awaitable[None]], *, is_busy: bool = False) -> None:
+    """Play a scenario on nodes that have a base every INTERVAL blocks, and prune to it."""
+    with short_intervals(INTERVAL):
+        play(course, is_busy=is_busy, keep_blocks=KEPT, segment_bytes_max=SEGMENT_BYTES)
+
+
+def first_height(host: Host) -> int:
+    """The oldest block that a node keeps."""
+    return host.parts.pruning.first_height
+
+
+def resubmit_what_was_pruned() -> None:
+    """Brought again it is a duplicate, its status is known, and its bytes are said to be gone.
+
+    The same again from views that every node had to begin from its base.
+    """
+
+    async def course(scene: Scene) -> None:
+        sample = scene.sample()
+        [old] = await scene.submit(await scene.leader(), sample)
+        assert old.height is not None
+        for _ in range(40):
+            await scene.submit(scene.hosts[0], scene.sample())
+        await scene.wait_until(lambda: all(first_height(host) > 24 for host in scene.hosts))
+        for life in range(2):
+            for host in scene.hosts:
+                [again] = await scene.submit(host, sample)
+                assert (again.height, again.leaf_index) == (old.height, old.leaf_index)
+                await check_gone(host, sample.id)
+            if life == 0:
+                for host in scene.hosts:
+                    await host.stop()
+                    for path in host.directory.glob("views.db*"):
+                        path.unlink()
+                    scene.cluster.start(host)
+                await scene.cluster.wait_up()
+                await scene.leader()
+
+    async def check_gone(host: Host, id_: bytes) -> None:
+        status = await host.ask(
+            lambda service: service.transaction(id_, is_linearizable=False), 5.0
+        )
+        assert status.status == "committed"
+        assert status.time_ms is None
+        for ask in (
+            lambda service: service.block(1),
+            lambda service: service.transaction_bytes(id_),
+            lambda service: service.next_events(EventFilter(), Cursor(0, 0, 0), 10, 100),
+        ):
+            with pytest.raises(Pruned) as caught:
+                await host.ask(ask, 5.0)
+            assert caught.value.first_height == first_height(host)
+        page = await host.ask(
+            lambda service: service.events(EventFilter(), None, 10, is_linearizable=False), 5.0
+        )
+        assert page.events[0].cursor.height >= first_height(host)
+        files = sorted((host.directory / "log").iterdir())
+        assert files[0].name > "0000000000000002"
+
+    play_pruned(course)
