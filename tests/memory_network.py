@@ -22,6 +22,7 @@ from p2pcity.net.config import NetConfig
 from p2pcity.net.network import Handlers
 from p2pcity.net.peers import PeerInfo
 from p2pcity.node.assembly import Parts
+from p2pcity.node.base_fetching import BaseComplete
 from p2pcity.node.config import Config, LedgerSection, NodeSection, RaftSection
 from p2pcity.node.identity import Identity
 from p2pcity.node.log_repair import LogRepair
@@ -107,6 +108,7 @@ class MemoryNetwork:
         self.hello = hello
         self.handlers = handlers
         self.penalised: list[str] = []
+        self.on_answer: Callable[[bytes], None] = lambda data: None
         self._send, self._receive = trio.open_memory_channel[tuple[str, bytes]](_QUEUE_MAX)
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
@@ -140,6 +142,7 @@ class MemoryNetwork:
             except P2PCityError as error:
                 raise RemoteError(f"{peer} refused: {error}") from error
             if self._wires.reaches(self.own, peer):
+                self.on_answer(answer)
                 return answer
         raise Unavailable(f"{peer} gave no {protocol} answer")
 
@@ -182,6 +185,7 @@ class WholeNode:
     wires: Wires
     now_ms: Callable[[], int]
     parts: Parts = field(init=False)
+    lives: int = 0
     _scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     _ended: trio.Event = field(default_factory=trio.Event)
 
@@ -190,7 +194,26 @@ class WholeNode:
         return self.identity.peer_id
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        """Live until it is stopped; it begins again when it has fetched a base."""
         self._scope, self._ended = trio.CancelScope(), trio.Event()
+        try:
+            with self._scope:
+                while await self._is_fed_a_base(task_status):
+                    task_status = trio.TASK_STATUS_IGNORED
+        finally:
+            self._ended.set()
+
+    async def _is_fed_a_base(self, task_status: Any) -> bool:
+        try:
+            await self._live(task_status)
+        except BaseExceptionGroup as group:
+            if group.split(BaseComplete)[1] is not None:
+                raise
+            return True
+        return False
+
+    async def _live(self, task_status: Any) -> None:
+        self.lives += 1
         stores = await open_stores(
             self.config.node.data_dir,
             genesis=self.identity.genesis,
@@ -203,23 +226,21 @@ class WholeNode:
             ).run,
         )
         try:
-            with self._scope:
-                self.parts = Parts(
-                    self.config,
-                    self.identity,
-                    stores,
-                    self.now_ms,
-                    make_network=cast(Any, partial(MemoryNetwork, self.wires)),
-                )
-                await catch_up(self.parts)
-                self.parts.join()
-                async with trio.open_nursery() as nursery:
-                    await start(self.parts, nursery)
-                    task_status.started()
+            self.parts = Parts(
+                self.config,
+                self.identity,
+                stores,
+                self.now_ms,
+                make_network=cast(Any, partial(MemoryNetwork, self.wires)),
+            )
+            await catch_up(self.parts)
+            self.parts.join()
+            async with trio.open_nursery() as nursery:
+                await start(self.parts, nursery)
+                task_status.started()
         finally:
             with trio.CancelScope(shield=True):
                 await stores.close()
-            self._ended.set()
 
     async def stop(self) -> None:
         """End it as a cancelled daemon ends, its disk in order."""
@@ -248,9 +269,15 @@ class City:
     """Orderers and observers of one member, with one author."""
 
     def __init__(
-        self, directory: Path, nursery: trio.Nursery, orderers: int = 3, observers: int = 0
+        self,
+        directory: Path,
+        nursery: trio.Nursery,
+        orderers: int = 3,
+        observers: int = 0,
+        keep_blocks: int = 0,
     ) -> None:
         self.nursery = nursery
+        self._keep_blocks = keep_blocks
         self.wires = Wires()
         self.author = PrivateKey.from_seed(b"A" * 32)
         self._number = 0
@@ -277,7 +304,7 @@ class City:
         config = Config(
             node=NodeSection(name=directory.name, role=role, data_dir=directory),
             raft=RaftSection(preset="local"),
-            ledger=LedgerSection(disk_free_bytes_min=0),
+            ledger=LedgerSection(disk_free_bytes_min=0, keep_blocks=self._keep_blocks),
         )
         identity = Identity(key, self.author, peer, self.genesis, nodes[peer])
 

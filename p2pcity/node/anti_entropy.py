@@ -13,6 +13,7 @@ from p2pcity.sync.pending import PendingSync
 from p2pcity.wire import sync as sync_wire
 from p2pcity.wire.limits import SYNC_IDS_MAX
 from p2pcity.wire.sync import (
+    BaseQuestion,
     BlockAnswer,
     BlockQuery,
     EntriesAnswer,
@@ -43,6 +44,7 @@ class AntiEntropy:
         is_known: Callable[[bytes], bool],
         block_bytes: Callable[[int], Awaitable[bytes | None]],
         entries: Callable[[EntriesQuery], Awaitable[EntriesAnswer]],
+        bases: Callable[[BaseQuestion], Awaitable[sync_wire.Answer]],
         session: bytes,
         period_s: float = 1.0,
     ) -> None:
@@ -52,6 +54,7 @@ class AntiEntropy:
         self._is_known = is_known
         self._block_bytes = block_bytes
         self._entries = entries
+        self._bases = bases
         self._session = session
         self._period_s = period_s
         self._sync = PendingSync()
@@ -130,6 +133,8 @@ class AntiEntropy:
             return sync_wire.encode(BlockAnswer(height=question.height, data=block))
         if isinstance(question, EntriesQuery):
             return sync_wire.encode(await self._entries(question))
+        if isinstance(question, BaseQuestion):
+            return sync_wire.encode(await self._bases(question))
         raise DecodeError("not a question of anti-entropy", reason="malformed")
 
     def _collect(self, ids: Sequence[bytes]) -> list[bytes]:

@@ -8,7 +8,7 @@ import structlog
 import trio
 
 from p2pcity.admission.admission import Admission, AdmissionConfig
-from p2pcity.errors import CorruptionError, DecodeError, Unavailable
+from p2pcity.errors import DecodeError, LedgerError, Unavailable
 from p2pcity.ledger.data_directory import DataDirectory
 from p2pcity.mempool.mempool import Mempool, MempoolConfig
 from p2pcity.net.config import NetConfig
@@ -16,6 +16,8 @@ from p2pcity.net.network import Handlers, Network
 from p2pcity.node.administration import Administration
 from p2pcity.node.anti_entropy import AntiEntropy
 from p2pcity.node.apply_loop import ApplyLoop, ended_ids, settled
+from p2pcity.node.base_fetching import BaseFetching
+from p2pcity.node.base_serving import BaseServing
 from p2pcity.node.config import Config
 from p2pcity.node.entry_serving import EntryServing
 from p2pcity.node.expiring import Expiring
@@ -94,7 +96,7 @@ class Parts:
         self.outbox = OutboxLoop(stores.outbox, stores.outbox_writer)
         self._reject_lines = RateLimit(_REJECT_LOG_PERIOD_S)
         self._is_joined = False
-        self._damage: CorruptionError | None = None
+        self._damage: LedgerError | None = None
         self._is_damaged = trio.Event()
         self._make_intake()
 
@@ -251,15 +253,25 @@ class Parts:
             is_known=self.view.is_known,
             block_bytes=lambda height: self.reading.block_bytes(height),
             entries=self.entry_serving.answer,
+            bases=BaseServing(stores=self.stores, on_damage=self._on_damage).answer,
             session=self._random_bytes(16),
         )
-
         self.peer_status = PeerStatus(
             network=self.network,
             own=self.introduction.status_answer,
             now_ms=self.now_ms,
             clocks=self.ordering.clock_rule.clocks,
             on_answer=self.standing.said,
+        )
+        self.base_fetching = BaseFetching(
+            network=self.network,
+            network_id=self.identity.genesis.network,
+            ordering=self.ordering,
+            peer_status=self.peer_status,
+            has_same_log=self.membership.has_same_log,
+            stores=self.stores,
+            directory=self.directory,
+            free_bytes_min=self.config.ledger.disk_free_bytes_min,
         )
 
     def _make_service(self) -> None:
@@ -463,7 +475,7 @@ class Parts:
         self.reads.applied()
         self.ordering.wake()
 
-    def _on_damage(self, damage: CorruptionError) -> None:
+    def _on_damage(self, damage: LedgerError) -> None:
         self._damage = damage
         self._is_damaged.set()
 

@@ -63,7 +63,13 @@ class EntryServing:
             size = sum(len(entry.payload) + _ENTRY_OVERHEAD_BYTES for entry in entries)
             self._free_at_s = trio.current_time() + size / self._bytes_per_s
             self.served_bytes += size
-        return EntriesAnswer(question.index, hard_state.term, hard_state.commit, tuple(entries))
+        return EntriesAnswer(
+            question.index,
+            hard_state.term,
+            hard_state.commit,
+            tuple(entries),
+            self._raft_log.first_index,
+        )
 
     def _read(self, index: int) -> list[Entry]:
         last = self._raft_log.last_index

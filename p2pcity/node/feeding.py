@@ -47,13 +47,16 @@ class FeedingLoop:
 
     async def run(self) -> None:
         """Fetch whenever the leader says so, for as long as the node runs."""
-        raw_node = self._ordering.raw_node
+        raw_node, said = self._ordering.raw_node, -1
         while True:
             await trio.sleep(_PERIOD_S)
             if not raw_node.sync_target:
                 continue
             before, begin = self.fetched_count, raw_node.commit
-            _logger.info("fetching_entries", index=begin + 1, target=raw_node.sync_target)
+            if begin != said:
+                # Once: nobody may have them any more, and a base comes instead.
+                said = begin
+                _logger.info("fetching_entries", index=begin + 1, target=raw_node.sync_target)
             while raw_node.sync_target and await self._fetch():
                 pass
             if self.fetched_count > before:

@@ -4,7 +4,8 @@
 
 A part that fails ends the process: an error of the ledger with its exit code, a bug with its
 traceback. What is damaged is mended, and the node begins again in the same process: damaged views
-once, without them; a damaged entry of the log once, and then it comes from the other nodes.
+once, without them; a damaged entry of the log once, and then it comes from the other nodes. So it
+does when a base was fetched from others, which the start moves into place.
 """
 
 import gc
@@ -26,6 +27,7 @@ from p2pcity.ledger.segment_recovery import EntryDamaged
 from p2pcity.ledger.views_reader import ViewsDamaged
 from p2pcity.node import logs
 from p2pcity.node.assembly import Parts
+from p2pcity.node.base_fetching import BaseComplete
 from p2pcity.node.config import Config
 from p2pcity.node.identity import load_identity
 from p2pcity.node.log_repair import LogRepair
@@ -68,6 +70,8 @@ def _run_to_exit_code(config: Config) -> int:
                 return _report(error)
             damaged.add(error.index)
             _logger.warning("log_damaged", index=error.index, reason=str(error))
+        elif isinstance(error, BaseComplete):
+            _logger.warning("base_fetched", reason=str(error))
         else:
             return 0 if error is None else _report(error)
 
@@ -190,6 +194,7 @@ async def start(parts: Parts, nursery: trio.Nursery) -> None:
         parts.gossiping.run,
         parts.anti_entropy.run,
         parts.feeding.run,
+        parts.base_fetching.run,
         parts.peer_status.run,
         parts.standing.run,
         parts.reads.run,

@@ -55,7 +55,7 @@ def send_answer(raft: Raft, to: NodeId, term: int, *, is_granted: bool, is_pre: 
 def handle_vote_answer(raft: Raft, sender: NodeId, message: VoteAnswer) -> None:
     """Count an answer to the campaign that is under way."""
     if not message.is_granted:
-        learn_commit(raft, message)
+        learn_commit(raft, message.commit, message.commit_term)
     expected = Role.PRE_CANDIDATE if message.is_pre else Role.CANDIDATE
     if raft.role is not expected:
         raft.ignore("vote-not-asked")
@@ -99,19 +99,18 @@ def note_unreachable(raft: Raft, peer: NodeId) -> None:
         raft.election_elapsed = max(raft.election_elapsed, raft.config.election_ticks)
 
 
-def learn_commit(raft: Raft, refusal: VoteAnswer) -> None:
-    """Take over what a voter that refuses knows to be committed; true in whatever term.
+def learn_commit(raft: Raft, index: int, term: int) -> bool:
+    """Take over that the entry (`index`, `term`) is committed; False: the log has it not.
 
-    Without this, voters whom a change removed could refuse for ever: their logs are longer, and
-    the candidate does not know that the change which made them leave is committed.
+    True in whatever term it was said: by a voter that refuses its vote (else voters whom a change
+    removed could refuse for ever, as their logs are longer), or by a base that is agreed on.
     """
     raft_log = raft.raft_log
-    if (
-        raft.role is not Role.LEADER
-        and refusal.commit > raft_log.commit
-        and raft_log.term(refusal.commit) == refusal.commit_term
-    ):
-        raft_log.commit_to(refusal.commit)
+    if raft_log.term(index) != term:
+        return False
+    if raft.role is not Role.LEADER and index > raft_log.commit:
+        raft_log.commit_to(index)
+    return True
 
 
 def _request_votes(raft: Raft, *, is_pre: bool, is_transfer: bool) -> None:

@@ -86,6 +86,13 @@ class RawNode:
         """
         return follower.adopt(self._raft, term, entries)
 
+    def learn_commit(self, index: int, term: int) -> bool:
+        """Take over that the entry (`index`, `term`) is committed, as a base says that all know.
+
+        False, and nothing changes, when the log has another entry there or none.
+        """
+        return election.learn_commit(self._raft, index, term)
+
     def tick(self) -> None:
         """Let one tick pass."""
         step.tick(self._raft)

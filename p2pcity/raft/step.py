@@ -133,5 +133,5 @@ def _answer_old_term(raft: Raft, sender: NodeId, message: Message) -> None:
     else:
         if isinstance(message, VoteAnswer) and not message.is_granted:
             # A voter that follows nobody any more may stay in its term, and is right all the same.
-            election.learn_commit(raft, message)
+            election.learn_commit(raft, message.commit, message.commit_term)
         raft.ignore("old-term")

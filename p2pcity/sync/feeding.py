@@ -1,42 +1,19 @@
 """A follower far behind: which voter to ask for committed entries, and whether the answer fits."""
 
-from collections.abc import Collection, Sequence
-from typing import Final
+from collections.abc import Sequence
 
 from p2pcity.errors import DecodeError
+from p2pcity.sync.sources import Sources
 from p2pcity.wire import block
 from p2pcity.wire.sync import EntriesAnswer, EntriesQuery
 
-WRONG_REST_S: Final = 60.0
-EMPTY_REST_S: Final = 1.0
 
-
-class Feeding:
-    """Asks one voter after the other; who gave nothing or nonsense rests for a while.
-
-    Times are seconds of one steady clock.
-    """
+class Feeding(Sources):
+    """Asks one voter after the other, and checks that what they give belongs together."""
 
     def __init__(self) -> None:
-        self._rests_until_s: dict[str, float] = {}
-        self._last = ""
+        super().__init__()
         self._head: tuple[int, bytes] | None = None
-
-    def choose(self, sources: Collection[str], now_s: float) -> str | None:
-        """Return whom to ask now, in turn; None when nobody is left."""
-        ready = sorted(peer for peer in sources if self._rests_until_s.get(peer, 0.0) <= now_s)
-        if not ready:
-            return None
-        self._last = next((peer for peer in ready if peer > self._last), ready[0])
-        return self._last
-
-    def failed(self, peer: str, now_s: float, *, is_wrong: bool) -> None:
-        """The peer gave nothing, or something wrong."""
-        rest_s = WRONG_REST_S if is_wrong else EMPTY_REST_S
-        self._rests_until_s = {
-            name: until_s for name, until_s in self._rests_until_s.items() if until_s > now_s
-        }
-        self._rests_until_s[peer] = now_s + rest_s
 
     def check(self, question: EntriesQuery, answer: EntriesAnswer) -> EntriesAnswer:
         """Return the answer without what is not committed; DecodeError when it contradicts itself.

@@ -194,6 +194,7 @@ class BaseRecordsAnswer:
     data: bytes
 
 
+BaseQuestion = BaseQuery | BaseHeadQuery | BaseRecordsQuery
 Request = (
     PendingQuery
     | Fetch

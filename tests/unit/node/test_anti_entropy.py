@@ -15,6 +15,8 @@ from p2pcity.wire.limits import SYNC_IDS_MAX
 from p2pcity.wire.sync import (
     NO_SESSION,
     SYNC_BYTES_MAX,
+    BaseAnswer,
+    BaseQuestion,
     BlockAnswer,
     BlockQuery,
     EntriesAnswer,
@@ -40,6 +42,10 @@ async def no_entries(question: EntriesQuery) -> EntriesAnswer:
     return EntriesAnswer(question.index, 1, 0, ())
 
 
+async def no_base(question: BaseQuestion) -> sync_wire.Answer:
+    return BaseAnswer(0, None, 0, 0, 1)
+
+
 class Peer(Door):
     def __init__(
         self,
@@ -61,6 +67,7 @@ class Peer(Door):
             is_known=self.state.is_known,
             block_bytes=block_bytes,
             entries=no_entries,
+            bases=no_base,
             session=self.name.encode().ljust(16, b"."),
         )
 

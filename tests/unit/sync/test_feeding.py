@@ -3,7 +3,8 @@
 import pytest
 
 from p2pcity.errors import DecodeError
-from p2pcity.sync.feeding import EMPTY_REST_S, WRONG_REST_S, Feeding
+from p2pcity.sync.feeding import Feeding
+from p2pcity.sync.sources import EMPTY_REST_S, WRONG_REST_S
 from p2pcity.wire import block
 from p2pcity.wire.raft import Entry
 from p2pcity.wire.sync import EntriesAnswer, EntriesQuery
