@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from p2pcity.crypto.keys import PrivateKey
+from p2pcity.ledger import records
+from p2pcity.ledger.records import Kind, Record
 from p2pcity.ledger.segment_log import CACHE_BYTES_MAX, SEGMENT_BYTES_MAX, SegmentLog
 from p2pcity.wire import block, transaction
 from p2pcity.wire.event import Event
@@ -72,3 +74,15 @@ def flip(path: Path, bit: int) -> None:
         byte = file.read(1)[0]
         file.seek(bit // 8)
         file.write(bytes([byte ^ 1 << bit % 8]))
+
+
+def entry_records(file: Path) -> list[Record]:
+    """The entries in a segment, where they lie."""
+    buffer = file.read_bytes()
+    _, record = records.parse_file_header(buffer)
+    found = []
+    while record.offset + record.length < len(buffer):
+        record = records.parse_record(buffer, record.offset + record.length, record.checksum)
+        if record.kind == Kind.ENTRY:
+            found.append(record)
+    return found

@@ -413,6 +413,22 @@ def _begin_from(
         bases_view.write_given(connection, head, base.stored.digest)
 
 
+def read_city(path: Path, genesis: Genesis) -> State:
+    """Return the city of views that nobody has open, as of the newest block that they have.
+
+    Raises ViewsDamaged when it can't be read; ConfigError when there is no such file, or no right.
+    """
+    with damage_named(path):
+        connection = database.connect(path, "NORMAL", is_read_only=True)
+        try:
+            schema.check(connection)
+            if meta.read(connection).network != genesis.network:
+                raise RowDamaged("the views are of another network")
+            return city.read(connection, genesis)
+        finally:
+            connection.close()
+
+
 def delete(path: Path) -> None:
     """Remove views.db with its WAL; what was in it is made again from the log."""
     for suffix in _SUFFIXES:

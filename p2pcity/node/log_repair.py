@@ -17,7 +17,9 @@ import trio
 
 from p2pcity import __version__
 from p2pcity.crypto import keys
-from p2pcity.errors import CorruptionError, LocalError, RemoteError, Unavailable
+from p2pcity.errors import CorruptionError, LocalError, P2PCityError, RemoteError, Unavailable
+from p2pcity.ledger import views_store
+from p2pcity.ledger.data_directory import DataDirectory
 from p2pcity.ledger.records import Kind
 from p2pcity.ledger.segment_index import BEGINNING, Start
 from p2pcity.ledger.segment_log import SEGMENT_BYTES_MAX, SegmentLog
@@ -114,13 +116,6 @@ class LogRepair:
         self._identity = identity
         self._now_ms = now_ms
         self._make_network = make_network
-        self._addresses: dict[str, list[str]] = {
-            keys.peer_id(node.key): list(node.addresses)
-            for node in identity.genesis.nodes
-            if node.key != identity.key.public
-        }
-        for address in config.net.peers:
-            self._addresses.setdefault(address.rpartition("/p2p/")[2], []).append(address)
         self._serving: EntryServing | None = None
         self._incarnation = b""
 
@@ -131,7 +126,8 @@ class LogRepair:
         """
         for gap in log.gaps:
             _logger.warning("log_damaged", reason=gap, holes=list(log.holes))
-        if not self._addresses:
+        addresses = await self._known_addresses(files)
+        if not addresses:
             return await refuse_holes(log, files)
         self._incarnation = log.incarnation
         network = self._make_network(
@@ -143,8 +139,8 @@ class LogRepair:
             ),
             self._identity.key,
             hello=self._hello,
-            allowed=self._addresses.__contains__,
-            known_addresses=self._addresses,
+            allowed=addresses.__contains__,
+            known_addresses=addresses,
             handlers=Handlers(
                 on_raft=lambda peer, data: True,
                 on_request=self._answer,
@@ -157,6 +153,28 @@ class LogRepair:
             log = await self._mend(network, log, files)
             nursery.cancel_scope.cancel()
         return log
+
+    async def _known_addresses(self, files: LogFiles) -> dict[str, list[str]]:
+        """Where the others are, by peer id: today's nodes as far as the views know, else the first.
+
+        `net.peers` are asked in any case.
+        """
+        views, genesis = DataDirectory(files.directory.parent).views, self._identity.genesis
+        nodes = genesis.nodes
+        try:
+            state = await files.writer.run(views_store.read_city, views, genesis)
+            nodes = tuple(state.nodes.values())
+        except P2PCityError as error:
+            # Missing or damaged as well: they are made anew from the log, once it is whole.
+            _logger.warning("city_not_known", reason=str(error), nodes="those of the genesis")
+        addresses = {
+            keys.peer_id(node.key): list(node.addresses)
+            for node in nodes
+            if node.key != self._identity.key.public
+        }
+        for address in self._config.net.peers:
+            addresses.setdefault(address.rpartition("/p2p/")[2], []).append(address)
+        return addresses
 
     async def _mend(self, network: Network, log: SegmentLog, files: LogFiles) -> SegmentLog:
         repair, said_s = Repair(log.holes), trio.current_time()

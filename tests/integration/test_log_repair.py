@@ -9,10 +9,9 @@ import trio
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from p2pcity.ledger import records
-from p2pcity.ledger.records import Kind, Record
+from p2pcity.ledger.records import Record
 from tests.memory_network import DEADLINE_S, City, WholeNode
-from tests.segment_case import flip, last_file
+from tests.segment_case import entry_records, flip, last_file
 
 pytestmark = pytest.mark.integration
 
@@ -40,14 +39,7 @@ def log_file(node: WholeNode) -> Path:
 
 
 def entries_of(node: WholeNode) -> list[Record]:
-    buffer = log_file(node).read_bytes()
-    _, record = records.parse_file_header(buffer)
-    found = []
-    while record.offset + record.length < len(buffer):
-        record = records.parse_record(buffer, record.offset + record.length, record.checksum)
-        if record.kind == Kind.ENTRY:
-            found.append(record)
-    return found
+    return entry_records(log_file(node))
 
 
 def damage(node: WholeNode, rng: random.Random, *numbers: int) -> list[int]:

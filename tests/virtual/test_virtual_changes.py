@@ -1,6 +1,7 @@
 """Changes of voters in whole nodes on virtual time, each story with its own promise."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -10,7 +11,9 @@ import trio
 from p2pcity.api.service import ChangeWanted
 from p2pcity.city.membership import State
 from p2pcity.errors import ChangeRefused, ConfigError, DecodeError, NotLeader, P2PCityError
+from p2pcity.node.config import NetSection
 from p2pcity.node.service import NodeService
+from tests.segment_case import entry_records, flip, last_file
 from tests.virtual.host import Host
 from tests.virtual.operator import change
 from tests.virtual.stage import Scene, play
@@ -163,3 +166,48 @@ def test_a_change_that_makes_no_sense_is_refused_with_a_remedy() -> None:
         assert scene.cluster.checkers.changes == 0
 
     play(course)
+
+
+@pytest.mark.parametrize("has_views", [True, pytest.param(False, marks=pytest.mark.long)])
+def test_a_damaged_log_is_mended_by_todays_nodes(has_views: bool) -> None:
+    """All of the genesis are gone; whom to ask stands in the views, else in `net.peers`."""
+
+    async def course(scene: Scene) -> None:
+        cluster, operator = scene.cluster, scene.operator
+        first = list(scene.hosts)
+        new = [cluster.install() for _ in range(3)]
+        todays = [host for host in new if host is not None]
+        assert len(todays) == 3
+        await cluster.wait_up(*todays)
+        cards = tuple(operator.card(host) for host in todays)
+        await operator.until(
+            lambda state: all(host.key in state.sets.voters for host in todays),
+            lambda: None if operator.strangers() != todays else change("add", cards=cards),
+        )
+        await operator.until(
+            lambda state: not any(host.key in state.nodes for host in first),
+            lambda: change("remove", *(host for host in first if host.key in operator.state.nodes)),
+        )
+        leader = await scene.leader(*todays)
+        await scene.submit(leader, *(scene.sample() for _ in range(5)))
+        for host in first:
+            host.kill()
+        hurt = next(host for host in todays if host is not leader)
+        await hurt.stop()
+        file = last_file(hurt.directory / "log")
+        record = entry_records(file)[4]
+        flip(file, 8 * (record.offset + record.length // 2))
+        if not has_views:
+            (hurt.directory / "views.db").unlink()
+            hurt.config = replace(hurt.config, net=NetSection(peers=cluster.peers_of(hurt.number)))
+        cluster.start(hurt)
+        await cluster.wait_up(hurt)
+        [answer] = await scene.submit(hurt, scene.sample())
+        assert answer.status == "committed"
+        for host in first:
+            await host.ended.wait()
+        # A node that was away while all others went knows nobody of today's: it has to be told.
+        for host in first:
+            host.config = replace(host.config, net=NetSection(peers=cluster.peers_of(host.number)))
+
+    play(course, spares=3, promotion_ms=100)
