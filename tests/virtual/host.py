@@ -142,11 +142,6 @@ class Host:
         return self._durable is not None
 
     @property
-    def directory(self) -> Path:
-        """Where its files are now: a kill leaves a copy."""
-        return self._directory
-
-    @property
     def durable(self) -> Durable:
         """What its disk keeps, running or not."""
         assert self._durable is not None
