@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from p2pcity.cli.testnet.local_network import LocalNetwork
+from tests.integration.members_case import change, hasten, wait_place, wipe
 from tests.integration.process_case import (
     Load,
     ask,
@@ -18,6 +19,7 @@ from tests.integration.process_case import (
     others,
     read_ledger,
     running_network,
+    verify,
     wait_equal,
     wait_leader,
     wait_serving,
@@ -98,6 +100,41 @@ def test_one_of_three_goes_on_alone(tmp_path: Path) -> None:
         assert after["raft"]["leader"] == before["raft"]["leader"]
         assert _status(network, old)["ledger"]["height"] < height
         assert ask(network, left, "/v1/raft")["voters"] == 1
+
+
+@pytest.mark.long
+def test_the_others_join_the_recovered_city_with_new_logs(tmp_path: Path) -> None:
+    with running_network(tmp_path) as network:
+        names = [node.name for node in network.nodes]
+        hasten(network, *names)
+        with Load(network) as load:
+            load.wait_more(30)
+        wait_equal(network)
+        for name in names:
+            _stop(network, name, Signals.SIGKILL)
+        left, *rest = names
+        done = _recover(network, left, "--yes-lose-what-is-missing", "testnet")
+        assert done.returncode == 0, done.stderr
+        network.start([left])
+        assert wait_alone(network, left)
+        with Load(network, targets=[left]) as later:
+            later.wait_more(20)
+            for name in rest:
+                # What the recovery's last line says: a new log, and the card to whoever leads.
+                card = wipe(network, name)
+                network.start([name])
+                wait_serving(network, name)
+                change(network, "add", str(card))
+                wait_place(network, name, "voter", left, name)
+                later.wait_more(20)
+            assert ask(network, left, "/v1/raft")["voters"] == 3
+            # They are a quorum like any other: it goes on without the one that was left.
+            later.targets = rest
+            _stop(network, left, Signals.SIGKILL)
+            later.wait_more(20)
+            network.start([left])
+            wait_serving(network, left)
+        verify(network, [*load.acknowledged.values(), *later.acknowledged.values()])
 
 
 def wait_alone(network: LocalNetwork, name: str) -> bool:
