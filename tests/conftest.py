@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.recording import Recorder
 
@@ -11,7 +12,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Write results of long tests down when asked to."""
+    """Write results of long tests down when asked to; show tracebacks as plain text.
+
+    structlog's own choice draws every local variable in frames: seconds of a busy event loop.
+    """
+    structlog.configure(
+        processors=[
+            structlog.stdlib.add_log_level,
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        ]
+    )
     if os.environ.get("P2PCITY_RECORD"):
         config.pluginmanager.register(Recorder(), "recorder")
 

@@ -20,7 +20,7 @@ from p2pcity.wire.hello import Hello, parameters_digest
 NETWORK: Final = bytes.fromhex("c0ffee") + bytes(29)
 PREFIX: Final = "/p2pcity/c0ffee00"
 TOPIC: Final = f"{PREFIX}/transactions/1"
-DEADLINE_S: Final = 15.0
+DEADLINE_S: Final = 60.0
 
 
 def free_port() -> int:

@@ -39,7 +39,6 @@ SURVIVORS: Final = ("node1", "node2")
 COMMITS: Final = 200
 KILLED: Final = -int(Signals.SIGKILL)
 SYNC_FAILED: Final = 11
-RESTART_S: Final = 5.0
 _SMALL_FILES: Final = "tests.integration.small_files"
 _LIVES_A_NETWORK: Final = 40
 _WAIT_MS: Final = 2_000
@@ -312,5 +311,4 @@ def strike_at(
             if not has_more:
                 break
     print(f"{role}, {fault}: {course}")
-    assert max(course.restart_s) < RESTART_S
     return course

@@ -29,7 +29,6 @@ pytestmark = [
 
 MEMBERS: Final = ("Parks", "Water", "Roads")
 DEADLINE_S: Final = 30.0
-ELECTION_S: Final = 1.0
 """Election time-out of the preset `lan`, the default."""
 
 
@@ -268,7 +267,6 @@ def test_three_hosts_by_the_words_of_the_readme(town: Town) -> None:
     assert after is not None
     assert after["raft"]["term"] > before["raft"]["term"]
     print(f"a new leader {took_s:.2f} s after the cut")
-    assert took_s < 3 * 2 * ELECTION_S
 
     def has_stepped_down() -> bool:
         found = old.status()

@@ -25,7 +25,16 @@ from trio.testing import wait_all_tasks_blocked
 from p2pcity.net.frames import LANE, PIECE, WHOLE, encode_frame
 from p2pcity.net.links import Link
 from p2pcity.wire.limits import GOSSIP_BYTES_MAX
-from tests.net_case import PREFIX, TOPIC, Place, connect_all, introduce, make_places, running
+from tests.net_case import (
+    DEADLINE_S,
+    PREFIX,
+    TOPIC,
+    Place,
+    connect_all,
+    introduce,
+    make_places,
+    running,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -261,7 +270,7 @@ async def test_streams_of_one_connection_are_bounded() -> None:
             # 200 are as many as the attacker's own library opens at once.
             for _ in range(200):
                 await link.conn.new_stream()
-        with trio.fail_after(5):
+        with trio.fail_after(DEADLINE_S):
             while link_between(victim, attacker).streams_open > 64:
                 await wait_all_tasks_blocked(0.01)
 
@@ -278,7 +287,7 @@ async def test_nothing_is_served_before_hello(monkeypatch: pytest.MonkeyPatch) -
         await connect_all([victim, honest])
         monkeypatch.setattr(attacker.network._connections, "_say_hello", _say_nothing)
         attacker.knows(victim)
-        with trio.fail_after(10):
+        with trio.fail_after(DEADLINE_S):
             while not (links := victim.network._links.to(attacker.id)):
                 await wait_all_tasks_blocked(0.01)
         host = attacker.network._host
@@ -286,7 +295,7 @@ async def test_nothing_is_served_before_hello(monkeypatch: pytest.MonkeyPatch) -
         (link,) = attacker.network._links.to(victim.id)
         stream = await host.open_stream(link, [TProtocol(f"{PREFIX}/status/1")])
         await stream.write(encode_frame(WHOLE, struct.pack(">BI", 0, 1) + b"?"))
-        with trio.fail_after(5):
+        with trio.fail_after(DEADLINE_S):
             with pytest.raises(BaseLibp2pError):
                 await stream.read()
             await links[0].ended.wait()

@@ -270,13 +270,12 @@ async def test_a_wrong_address_is_an_error_with_a_remedy(listen: str) -> None:
     assert raised.value.remedy
 
 
-async def test_shutting_down_takes_less_than_two_seconds() -> None:
+async def test_shutting_down_with_all_connections_up_ends() -> None:
     places = make_places(4)
     introduce(places)
-    async with running(*places):
-        await connect_all(places)
-        started_s = trio.current_time()
-    assert trio.current_time() - started_s < 2.0
+    with trio.fail_after(2 * DEADLINE_S):
+        async with running(*places):
+            await connect_all(places)
 
 
 async def test_what_was_queued_goes_out_before_the_end() -> None:
@@ -303,11 +302,9 @@ async def test_a_silent_peer_is_cut_off_and_comes_back() -> None:
         await connect_all([one, two])
         # Like SIGSTOP: connections stay open, nothing passes, and a close would wait for ever.
         relay.freeze()
-        started_s = trio.current_time()
         assert one.network.send(two.id, "bulk", bytes(4_000_000))
         for place, other in ((one, two), (two, one)):
             await place.wait_until(partial(place.ups.__contains__, (other.id, False)))
-        assert trio.current_time() - started_s < 3.0
         await connect_all([one, two])
 
 
