@@ -1,7 +1,8 @@
 """Every call that changes a disk, counted: so a test can kill a process at each of them.
 
 `watch` notes the calls of the `os` module on files under a directory, as `power_loss.Disk` takes
-them, and raises Killed instead of the call with the given number. SQLite's own calls are not seen.
+them, and raises Killed, or the system's error, instead of the call with the given number. SQLite's
+own calls are not seen.
 """
 
 import os
@@ -22,9 +23,10 @@ class Killed(BaseException):
 class Steps:
     """What was done so far; `calls` are those on files under the directory."""
 
-    def __init__(self, directory: Path, kill_at: int) -> None:
+    def __init__(self, directory: Path, kill_at: int, error: int) -> None:
         self.directory = directory
         self.kill_at = kill_at
+        self.error = error
         self.count = 0
         self.calls: list[Call] = []
 
@@ -38,13 +40,18 @@ class Steps:
         """Count a call that is about to be made."""
         self.count += 1
         if self.count == self.kill_at:
+            if self.error:
+                raise OSError(self.error, os.strerror(self.error))
             raise Killed
 
 
 @contextmanager
-def watch(directory: Path, kill_at: int = 0) -> Iterator[Steps]:
-    """Count the calls inside of the block; the one numbered `kill_at` (from 1 on) kills."""
-    steps = Steps(directory, kill_at)
+def watch(directory: Path, kill_at: int = 0, error: int = 0) -> Iterator[Steps]:
+    """Count the calls inside of the block; the one numbered `kill_at` (from 1 on) kills.
+
+    With an `error` number of the system it fails with that instead.
+    """
+    steps = Steps(directory, kill_at, error)
     with pytest.MonkeyPatch.context() as patched:
         _watch_names(patched, steps)
         _watch_files(patched, steps)

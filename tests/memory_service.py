@@ -23,7 +23,7 @@ from p2pcity.api.service import (
 )
 from p2pcity.crypto.digest import sha256
 from p2pcity.crypto.keys import PrivateKey
-from p2pcity.errors import DecodeError, P2PCityError
+from p2pcity.errors import DecodeError, P2PCityError, Pruned
 from p2pcity.wire import block as block_wire
 from p2pcity.wire import event as event_wire
 from p2pcity.wire import transaction as transaction_wire
@@ -140,6 +140,8 @@ class MemoryService:
         self, filter: EventFilter, after: Cursor, limit: int, timeout_ms: int
     ) -> EventBatch:
         """The next ones, waiting for the first."""
+        if isinstance(self.error, Pruned):
+            raise self.error
         with trio.move_on_after(timeout_ms / 1000):
             while not self.stored or self.stored[-1].cursor <= after:
                 await self._grown.wait()

@@ -384,12 +384,18 @@ def refused(path: Path, error: OSError) -> LedgerError | Unavailable:
 
 
 def open_records(path: Path, flags: int) -> int:
-    """Open a file of records; CorruptionError when it is missing, ConfigError without rights."""
+    """Open a file of records.
+
+    Raises CorruptionError when it is missing, ConfigError without rights, Unavailable when there
+    is no room to make it.
+    """
     try:
         return os.open(path, flags | os.O_CLOEXEC, 0o600)
     except FileNotFoundError as error:
         raise _corrupt(path.parent, f"{path.name} is missing") from error
     except OSError as error:
+        if error.errno in _FULL:
+            raise refused(path, error) from error
         raise denied(path, error) from error
 
 

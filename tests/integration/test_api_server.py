@@ -13,7 +13,7 @@ import pytest
 
 from p2pcity.api.config import ApiConfig
 from p2pcity.api.service import Answer, Health
-from p2pcity.errors import ConfigError, MempoolFull, NotLeader, Unavailable
+from p2pcity.errors import ConfigError, MempoolFull, NotLeader, Pruned, Unavailable
 from tests.api_server import READ_TOKEN, TOKEN, RunningServer, running_server
 from tests.memory_service import MemoryService, make_transaction
 
@@ -219,6 +219,17 @@ def test_overload_and_absence_say_when_to_come_again(server: RunningServer) -> N
         server, "POST", "/v1/transactions", b"x", {"Content-Type": "application/cbor"}
     )
     assert (found, headers["retry-after"]) == (429, "1")
+
+
+def test_what_was_pruned_is_gone_and_says_what_is_left(server: RunningServer) -> None:
+    """Also for a stream: its answer begins only when there is no gap at its start."""
+    server.service.error = Pruned("block 1 was pruned here", first_height=257)
+    for path in ("/v1/blocks/1", "/v1/events?cursor=1.0.0", "/v1/stream?from=1"):
+        status, _, body = call(server, "GET", path)
+        document = json.loads(body)
+        assert (status, document["reason"], document["first_height"]) == (410, "pruned", 257)
+        assert "keep_blocks" in document["remedy"]
+    server.service.error = None
 
 
 def test_a_bug_is_a_500_and_the_next_request_works(server: RunningServer) -> None:

@@ -17,6 +17,7 @@ from p2pcity.errors import (
     NotLeader,
     P2PCityError,
     ProposalDropped,
+    Pruned,
     RemoteError,
     Unavailable,
 )
@@ -84,6 +85,7 @@ def test_the_table_for_many(answers: list[Answer], expected: tuple[int, str]) ->
         (RemoteError("x"), 503, "unavailable"),
         (ConfigError("x"), 400, "bad-parameter"),
         (CorruptionError("x"), 503, "ledger"),
+        (Pruned("x", first_height=257), 410, "pruned"),
     ],
 )
 def test_errors_become_problems(error: P2PCityError, status: int, reason: str) -> None:
@@ -92,6 +94,8 @@ def test_errors_become_problems(error: P2PCityError, status: int, reason: str) -
     assert ("Retry-After" in problem.headers) == (status in (429, 503) and reason != "ledger")
     if isinstance(error, MempoolFull):
         assert problem.headers["Retry-After"] == "2"
+    if isinstance(error, Pruned):
+        assert problem.members == {"first_height": 257}
 
 
 def test_a_problem_is_an_rfc_9457_document() -> None:

@@ -1,23 +1,27 @@
 """Pruning: the disk shrinks, nothing that counts is lost, and a kill at any step is survived."""
 
+import errno
 import random
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from p2pcity.errors import CorruptionError, Pruned
+from p2pcity.errors import ConfigError, CorruptionError, Pruned, SyncFailedError, Unavailable
 from p2pcity.ledger.base_store import BaseStore
 from p2pcity.ledger.check import check
 from p2pcity.ledger.data_directory import DataDirectory
 from p2pcity.ledger.rebuild import rebuild
 from p2pcity.ledger.segment_log import SegmentLog
+from p2pcity.ledger.segment_repair import Mender
 from p2pcity.ledger.views_store import ViewsStore
 from p2pcity.ordering import recovery
 from p2pcity.views.position import Position
 from p2pcity.wire.event import name_key
 from p2pcity.wire.limits import BASE_INTERVAL_BLOCKS
+from p2pcity.wire.raft import Entry, HardState
 from p2pcity.wire.transaction import Carried
 from tests.chain_case import Chain
 from tests.disk_steps import Killed, watch
@@ -249,6 +253,40 @@ def test_a_kill_at_any_step_of_pruning_is_survived(made: Path, tmp_path: Path) -
     assert number > 30
 
 
+@pytest.mark.scenario("A10", "A11", tier="U")
+@pytest.mark.parametrize("error", [errno.ENOSPC, pytest.param(errno.EIO, marks=pytest.mark.long)])
+def test_a_disk_that_refuses_any_step_of_pruning_loses_nothing(
+    made: Path, tmp_path: Path, error: int
+) -> None:
+    """A full disk costs a try while only the base is written; what is unsure stops the node."""
+    ends, number = set[str](), 0
+    while True:
+        number += 1
+        directory = shutil.copytree(made, tmp_path / str(number))
+        opened = Opened.open(directory)
+        try:
+            with watch(directory, number, error):
+                opened.prune()
+        except Unavailable:
+            ends.add("tried again")
+            assert error == errno.ENOSPC
+            check_all(opened)
+            opened.prune()
+            check_all(opened)
+            opened.close()
+        except (SyncFailedError, ConfigError):
+            ends.add("stopped")
+            opened.drop()
+            opened = Opened.open(directory)
+            check_all(opened)
+            opened.close()
+        else:
+            opened.close()
+            break
+        shutil.rmtree(directory)
+    assert ends == ({"tried again", "stopped"} if error == errno.ENOSPC else {"stopped"})
+
+
 @pytest.mark.scenario("D10", "A3", tier="U")
 def test_a_loss_of_power_at_any_step_of_pruning_is_survived(
     directory: Path, tmp_path: Path
@@ -278,3 +316,42 @@ def test_a_loss_of_power_at_any_step_of_pruning_is_survived(
             log.close()
             bases.close()
             shutil.rmtree(image)
+
+
+@pytest.mark.scenario("A5", tier="U")
+def test_a_flipped_bit_in_a_pruned_log_is_mended_or_refused(
+    directory: Path, tmp_path: Path
+) -> None:
+    """Records of any kind, in files that begin below the base: never another content."""
+    chain, _ = make_chain()
+    opened = Opened.open(directory)
+    prune_twice(opened)
+    opened.close()
+    start = opened.bases.start
+    entries = {index: [Entry(1, index, data or b"")] for index, data in chain.pairs(1)}
+    mender = Mender(chain.genesis.network, entries, {chain.last_index: 1})
+    choice, ends = random.Random(11), Counter[str]()
+    files = sorted((directory / "log").glob("*.segment"))
+    for number in range(60):
+        copy = shutil.copytree(directory / "log", tmp_path / str(number))
+        path = copy / files[number % len(files)].name
+        flip(path, choice.randrange(8 * path.stat().st_size))
+        try:
+            log = SegmentLog.open(copy, start=start, mender=mender)
+        except CorruptionError:
+            ends["refused"] += 1
+            continue
+        if log.holes:
+            ends["holes"] += 1
+            assert log.holes[0][0] > start.index
+        else:
+            ends["mended" if log.mended else "left"] += 1
+            assert (log.first_index, log.last_index) == (start.index + 1, chain.last_index)
+            assert log.hard_state == HardState(TERM, VOTE, chain.last_index)
+            found = log.entries(log.first_index, log.last_index + 1, 1 << 40)
+            assert [entry.payload for entry in found] == [
+                data or b"" for _, data in chain.pairs(log.first_index)
+            ]
+        log.close()
+        shutil.rmtree(copy)
+    assert ends["mended"] > 30, ends
