@@ -33,9 +33,10 @@ class Parent:
 class Proposer:
     """Makes blocks for as long as this node leads.
 
-    It begins a term only when everything in its log is applied (the own-term first entry
-    included): from there on the ledger's head is the tip, and no transaction that an earlier
-    leader ordered can be chosen a second time.
+    It begins a term only when everything in its log is applied that stands before the own-term
+    first entry, which is empty: from there on the ledger's head is the tip, and no transaction
+    that an earlier leader ordered can be chosen a second time. After a hand-over that is so at
+    once, and the first block travels with the first entry.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class Proposer:
             self._starts_at = self._raw_node.last_index
         if self._tip is None:
             assert self._starts_at is not None
-            if self._applied_index() < self._starts_at:
+            if self._applied_index() < self._starts_at - 1:
                 return False
             self._tip = self._ledger_tip()
             # Everything in the log is in effect: what was applied, and nothing that is not.

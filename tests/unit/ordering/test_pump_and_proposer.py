@@ -7,6 +7,7 @@ import pytest
 
 from p2pcity.city.membership import State, VoterSets
 from p2pcity.crypto.keys import PrivateKey
+from p2pcity.errors import ChangeRefused
 from p2pcity.mempool.mempool import Mempool
 from p2pcity.ordering.members import Members
 from p2pcity.ordering.proposer import Parent, Proposer
@@ -18,7 +19,7 @@ from p2pcity.wire import block as block_wire
 from p2pcity.wire import transaction
 from p2pcity.wire.event import Event
 from p2pcity.wire.limits import BLOCK_BYTES_MAX, BLOCKS_IN_FLIGHT_MAX
-from p2pcity.wire.raft import Append, Entry, HardState, Message
+from p2pcity.wire.raft import Append, AppendAnswer, Entry, HardState, Message, VoteAnswer
 
 NETWORK = bytes([7]) * 32
 KEY = PrivateKey.from_seed(bytes([1]) * 32)
@@ -157,14 +158,59 @@ def test_a_follower_proposes_nothing() -> None:
     assert bench.proposer.propose(2000) == []
 
 
-def test_a_leader_proposes_only_after_its_own_first_entry_is_applied() -> None:
-    bench = Bench()
-    bench.mempool.add(carry(1), 0)
+def lead_three(bench: Bench) -> None:
     bench.raw_node.campaign()
-    assert bench.proposer.propose(2000) == []
     bench.turn()
+    for is_pre in (True, False):
+        bench.raw_node.step("b", VoteAnswer(bench.raw_node.term + is_pre, True, is_pre, 0, 0))
+        bench.turn()
+    assert bench.raw_node.is_leader
+
+
+def test_a_first_block_goes_with_the_first_entry_when_all_before_is_applied() -> None:
+    bench = Bench(voters=("a", "b", "c"))
+    bench.mempool.add(carry(1), 0)
+    lead_three(bench)
     [(index, block)] = bench.proposer.propose(2000)
-    assert (index, block.header.height, block.header.parent) == (2, 1, NETWORK)
+    assert (bench.raw_node.commit, index) == (0, 2)
+    assert (block.header.height, block.header.parent) == (1, NETWORK)
+    bench.turn()
+    bench.raw_node.step("b", AppendAnswer(bench.raw_node.term, 2))
+    bench.turn()
+    assert (bench.height, bench.head, len(bench.mempool)) == (1, block.hash, 0)
+
+
+def test_nothing_is_proposed_before_what_an_earlier_leader_left_is_applied() -> None:
+    bench = Bench(voters=("a", "b", "c"))
+    bench.mempool.add(carry(1), 0)
+    left = block_wire.make(
+        height=1,
+        parent=NETWORK,
+        time_ms=1500,
+        carried=[carry(1)],
+        epoch=0,
+        voters=STATE.voters_digest,
+        rules=1,
+        change=None,
+    )
+    entries = (Entry(1, 1, b""), Entry(1, 2, left.data))
+    bench.raw_node.step("c", Append(1, 0, 0, 1, entries))
+    bench.turn()
+    lead_three(bench)
+    assert (bench.applied, bench.proposer.propose(2000)) == (1, [])
+    bench.raw_node.step("b", AppendAnswer(bench.raw_node.term, 3))
+    bench.turn()
+    bench.mempool.add(carry(2), 0)
+    [(index, block)] = bench.proposer.propose(2000)
+    assert (index, block.header.height, block.header.parent) == (4, 2, left.hash)
+    assert block.transactions == (carry(2).data,)
+
+
+def test_a_change_waits_until_the_first_entry_is_in_effect() -> None:
+    bench = Bench(voters=("a", "b", "c"))
+    lead_three(bench)
+    with pytest.raises(ChangeRefused, match="this leader's first entry"):
+        bench.raw_node.propose(b"a change", is_change=True)
 
 
 def test_an_idle_leader_proposes_nothing() -> None:
