@@ -124,9 +124,10 @@ async def run(
         parts.join()
         check_place(parts.members, identity, config.node.role)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_on_signal, parts, nursery.cancel_scope)
+            surface = Surface(parts)
+            nursery.start_soon(_stop_on_signal, parts, surface, nursery.cancel_scope)
             await start(parts, nursery)
-            await _serve(parts, nursery)
+            await nursery.start(surface.run)
             _logger.info(
                 "ready",
                 peer=identity.peer_id,
@@ -207,25 +208,50 @@ async def start(parts: Parts, nursery: trio.Nursery) -> None:
     nursery.start_soon(parts.reoffering.run)
 
 
-async def _serve(parts: Parts, nursery: trio.Nursery) -> None:
-    http = parts.config.http
-    api = ApiConfig(
-        unix_socket=http.socket,
-        bind=http.bind or None,
-        tokens_file=http.tokens_file,
-        tls_certificate=http.tls_certificate_file,
-        tls_key=http.tls_key_file,
-        connections_max=http.connections_max,
-    )
-    await nursery.start(serve, api, parts.service)
+class Surface:
+    """The HTTP surface, which ends before the rest of the node does.
+
+    Whoever waits for a commit hears of it while this node still follows: the new leader commits
+    what was brought here, in the time that the surface gives open connections.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._service = parts.service
+        http = parts.config.http
+        self._config = ApiConfig(
+            unix_socket=http.socket,
+            bind=http.bind or None,
+            tokens_file=http.tokens_file,
+            tls_certificate=http.tls_certificate_file,
+            tls_key=http.tls_key_file,
+            connections_max=http.connections_max,
+        )
+        self._scope = trio.CancelScope()
+        self._ended: trio.Event | None = None
+
+    async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `stop`; `task_status` is told when clients can connect."""
+        self._ended = ended = trio.Event()
+        try:
+            with self._scope:
+                await serve(self._config, self._service, task_status=task_status)
+        finally:
+            ended.set()
+
+    async def stop(self) -> None:
+        """Accept nothing more; returns once the open connections have ended."""
+        if self._ended is not None:
+            self._scope.cancel()
+            await self._ended.wait()
 
 
-async def _stop_on_signal(parts: Parts, scope: trio.CancelScope) -> None:
+async def _stop_on_signal(parts: Parts, surface: Surface, scope: trio.CancelScope) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             _logger.info("stopping", signal=signal.Signals(number).name)
             break
     await hand_over(parts)
+    await surface.stop()
     scope.cancel()
 
 
