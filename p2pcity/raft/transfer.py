@@ -2,7 +2,7 @@
 
 from p2pcity.errors import LocalError, NotLeader
 from p2pcity.raft.raft import Raft, Role
-from p2pcity.wire.raft import NodeId, TimeoutNow
+from p2pcity.wire.raft import CommitNotice, NodeId, TimeoutNow
 
 
 def transfer_leader(raft: Raft, to: NodeId) -> None:
@@ -27,9 +27,17 @@ def transfer_leader(raft: Raft, to: NodeId) -> None:
 
 
 def continue_transfer(raft: Raft, peer: NodeId) -> None:
-    """Tell `peer` to campaign, if it is the transferee and has every entry."""
-    if peer == raft.lead_transferee and raft.progress[peer].match == raft.raft_log.last_index:
-        raft.send(peer, TimeoutNow(raft.term))
+    """Tell `peer` to campaign, if it is the transferee and has every entry.
+
+    What is committed goes first: with it in effect the new leader can propose in its first moment.
+    """
+    progress = raft.progress[peer]
+    if peer != raft.lead_transferee or progress.match != raft.raft_log.last_index:
+        return
+    if progress.commit_sent < raft.raft_log.commit:
+        progress.commit_sent = raft.raft_log.commit
+        raft.send(peer, CommitNotice(raft.term, raft.raft_log.commit))
+    raft.send(peer, TimeoutNow(raft.term))
 
 
 def tick_transfer(raft: Raft) -> None:
