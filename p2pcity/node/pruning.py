@@ -105,5 +105,5 @@ class Pruning:
 
     async def _clear(self) -> None:
         """Delete the views' rows of what is pruned, also what an earlier run left of them."""
-        while await self._views_writer.run(self._views.prune):
-            pass
+        while self._views.meta.pruned < self._bases.base.height:
+            await self._views_writer.run(self._views.prune)
