@@ -119,8 +119,8 @@ class BaseFetching:
                 "base_not_agreed",
                 reason=f"nobody keeps entry {commit + 1}, and no majority of the voters known "
                 "here names one base",
-                remedy="Start more of the orderers; if those that this node knows are gone for "
-                "ever, let it join again: `p2pcity init --rejoin`.",
+                remedy="Start more of the orderers that this node knows, or a node that keeps all "
+                "blocks (ledger.keep_blocks 0).",
             )
             return
         await self._fetch_base(agreed)

@@ -7,6 +7,8 @@ import trio
 
 from p2pcity.errors import LedgerError, Unavailable
 from p2pcity.node.opening import Stores
+from p2pcity.wire.base import HEIGHT_MAX
+from p2pcity.wire.limits import BASE_INTERVAL_BLOCKS
 from p2pcity.wire.sync import (
     BASE_PART_BYTES_MAX,
     BaseAnswer,
@@ -84,4 +86,7 @@ class BaseServing:
             )
         if question.height is None:
             return BaseAnswer(0, None, 0, 0, first)
-        return BaseAnswer(question.height, self._reader.base_digest(question.height), 0, 0, first)
+        # Peers may name any number; no base stands at most of them.
+        is_base = question.height <= HEIGHT_MAX and question.height % BASE_INTERVAL_BLOCKS == 0
+        digest = self._reader.base_digest(question.height) if is_base else None
+        return BaseAnswer(question.height, digest, 0, 0, first)

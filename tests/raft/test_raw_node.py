@@ -255,3 +255,18 @@ def _next_append(node: RawNode) -> Append:
     node.advance(ready)
     [message] = [message for _, message in ready.messages if isinstance(message, Append)]
     return message
+
+
+def test_a_base_tells_what_is_committed_where_the_log_has_it() -> None:
+    disk = Disk()
+    disk.preset([1, 1, 2])
+    disk.hard_state = HardState(2, None, 1)
+    node = RawNode(RaftConfig(id="1"), disk, Configuration(voters=("1", "2", "3")), Random(1))
+    # Another entry there, or none: only the base itself can help.
+    assert not node.learn_commit(3, 1)
+    assert not node.learn_commit(4, 2)
+    assert node.commit == 1
+    assert node.learn_commit(3, 2)
+    assert node.commit == 3
+    assert node.learn_commit(2, 1)
+    assert node.commit == 3
