@@ -105,7 +105,7 @@ async def test_a_follower_behind_every_base_joins_while_others_write(
 
 @pytest.mark.long
 @pytest.mark.scenario("D8", tier="T")
-async def test_a_fetch_goes_on_over_lost_answers_kills_and_another_leader(city: City) -> None:
+async def test_a_fetch_goes_on_over_stops_at_each_part_and_another_leader(city: City) -> None:
     late, others, early = await leave_behind(city)
     answers: list[Answer] = []
 
