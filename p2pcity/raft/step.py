@@ -92,8 +92,9 @@ def _may_say(raft: Raft, sender: NodeId, message: Message) -> bool:
 
     This node's configuration may lag: the leader, a candidate, or this node itself may vote by
     entries that it does not have yet (Raft section 6). So while no leader is heard, anybody may
-    turn out to be one, but never an observer. A learner's newer term says nothing that a majority
-    does not know.
+    turn out to be one, but never an observer; unless this node is no member by its own
+    configuration: then that is known to be old, and an observer of it may have come back as a
+    voter. A learner's newer term says nothing that a majority does not know.
     """
     is_observer = raft.id in raft.configuration.observers
     if sender == raft.id or (is_observer and isinstance(message, VoteRequest)):
@@ -104,7 +105,7 @@ def _may_say(raft: Raft, sender: NodeId, message: Message) -> bool:
         return raft.configuration.is_member(sender) and message.term <= raft.term
     if isinstance(message, VoteAnswer):
         return False
-    if sender in raft.configuration.observers:
+    if sender in raft.configuration.observers and raft.configuration.is_member(raft.id):
         return False
     return sender == raft.leader or not raft.is_leader_alive
 

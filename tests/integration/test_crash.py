@@ -93,6 +93,7 @@ def test_the_leader_is_killed_100_times_in_a_row(tmp_path: Path) -> None:
     check_leader_kills(tmp_path, max(LONG_ROUNDS, ROUNDS))
 
 
+@pytest.mark.long
 @pytest.mark.scenario("A16", tier="P")
 def test_all_three_are_killed_at_once(tmp_path: Path) -> None:
     with running_network(tmp_path) as network:

@@ -359,9 +359,8 @@ MISSING: Final[list[tuple[Callable[[Path], None], str]]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    "damages", [HARMLESS, pytest.param(MISSING, marks=pytest.mark.long)], ids=["most", "missing"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("damages", [HARMLESS, MISSING], ids=["most", "missing"])
 @pytest.mark.scenario("A4", "A7", tier="P")
 def test_what_can_be_mended_is(
     tmp_path: Path, damages: list[tuple[Callable[[Path], None], str]]

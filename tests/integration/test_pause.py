@@ -116,6 +116,7 @@ def check_follower_pause(tmp_path: Path, pause_s: float) -> tuple[float, float]:
         return rates
 
 
+@pytest.mark.long
 def test_a_follower_sleeps_and_catches_up(tmp_path: Path) -> None:
     check_follower_pause(tmp_path, 6.0)
 

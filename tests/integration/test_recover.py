@@ -51,6 +51,7 @@ def _status(network: LocalNetwork, name: str) -> Any:
     return ask(network, name, "/v1/status")
 
 
+@pytest.mark.long
 def test_one_of_three_goes_on_alone(tmp_path: Path) -> None:
     with running_network(tmp_path) as network:
         with Load(network) as load:

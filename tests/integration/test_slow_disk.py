@@ -138,6 +138,7 @@ def check_slow(tmp_path: Path, who: str, slow_s: float) -> None:
         assert elections <= 1 + slow_s / 60
 
 
+@pytest.mark.long
 @pytest.mark.scenario("A12", tier="P")
 def test_the_disk_of_the_leader_is_slow(tmp_path: Path) -> None:
     check_slow(tmp_path, "leader", 8.0)

@@ -18,7 +18,7 @@ VIEWS: Final = Fault("fdatasync", "signal=KILL", KILLED, ("views.db", "views.db-
 both_roles = pytest.mark.parametrize("role", ["leader", "follower"])
 
 
-@both_roles
+@pytest.mark.parametrize("role", ["leader", pytest.param("follower", marks=pytest.mark.long)])
 @pytest.mark.scenario("A1", tier="P")
 def test_killed_at_some_syncs(tmp_path: Path, role: Role) -> None:
     numbers = (1, 2, 3, 20, 51)

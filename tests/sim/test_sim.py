@@ -14,7 +14,7 @@ from tests.sim.summary import Summary, kept_seeds, run_seeds
 
 SEEDS: Final = 300
 SEEDS_LONG: Final = range(1000, 4000)
-SAME_SEEDS: Final = 10
+SAME_SEEDS: Final = 4
 SAME_SEEDS_LONG: Final = 100
 
 
