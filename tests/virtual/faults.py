@@ -285,8 +285,14 @@ def _stutter(storm: Storm) -> None:
     host = storm.victim()
     if host is None:
         return
+
+    def pause() -> None:
+        # What would wake it is done early once the storm is over.
+        if not storm.is_over:
+            host.pause()
+
     for number in range(10):
-        storm.world.after(number * 0.15, host.pause)
+        storm.world.after(number * 0.15, pause)
         storm.later(number * 0.15 + storm.random.uniform(0.01, 0.14), host.resume)
     storm.struck()
 

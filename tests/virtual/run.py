@@ -159,9 +159,14 @@ async def run_watched(cluster: Cluster, course: Callable[[], Awaitable[None]]) -
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(watch)
-        await course()
-        for host in cluster.hosts:
-            await host.stop()
+        try:
+            await course()
+            for host in cluster.hosts:
+                await host.stop()
+        finally:
+            # Nobody who stands still hears that all is over.
+            for host in cluster.hosts:
+                host.resume()
         nursery.cancel_scope.cancel()
     for host in cluster.hosts:
         host.kill()
