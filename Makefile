@@ -55,6 +55,7 @@ test: $(VENV)/.flights lint
 
 test-long: $(VENV)/.flights
 	$(BIN)/python -m pytest -q -m long $(ARGS)
+	$(BIN)/python -m pytest -q tests/test_planted.py
 
 test-interop: $(READY)
 	@command -v npm >/dev/null || { echo "npm is missing; install Node.js 20 or later" >&2; exit 2; }
