@@ -111,7 +111,9 @@ class StoredBase:
 
     def _number(self, position: int) -> int:
         """Return the number of the first record at or behind `position`."""
-        low, high = 0, self.head.records
+        # Only records of its own interval count: `check` finds what is wrong with them.
+        interval = min(self._interval(position), self.head.intervals - 1)
+        low, high = self.head.mark(interval).records, self.head.mark(interval + 1).records
         while low < high:
             middle = (low + high) // 2
             record = self._record(middle)
@@ -121,6 +123,16 @@ class StoredBase:
             else:
                 high = middle
         return low
+
+    def check(self, position: int) -> None:
+        """Compare the records around `position` with the head's marks; CorruptionError."""
+        interval = self._interval(position)
+        if not is_interval_right(self, interval):
+            height = interval * BASE_INTERVAL_BLOCKS
+            raise _corrupt(self._path.parent, f"the records behind height {height} are damaged")
+
+    def _interval(self, position: int) -> int:
+        return max(0, (position >> HEIGHT_SHIFT) - 1) // BASE_INTERVAL_BLOCKS
 
     def _record(self, number: int) -> Record | None:
         data = self.read_records(number, 1)

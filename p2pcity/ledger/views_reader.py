@@ -426,10 +426,12 @@ def find_event(
         position = Position.from_number(number)
         if number < base.floor:
             record = base.find_event(number)
+            if record is not None and record.key == name_key:
+                return position
+            # 64 bits of it agree: rather a damaged record than another event.
+            base.check(number)
             if record is None:
                 raise RowDamaged(f"the base has no event at {position}")
-            if record.key == name_key:
-                return position
             continue
         stored = read_stored(connection, source, position.height)
         _, event = read_event(stored, position)

@@ -26,6 +26,9 @@ class Base(Protocol):
     def find_event(self, position: int) -> Record | None:
         """Return the record of the event at `position`, None for a duplicate."""
 
+    def check(self, position: int) -> None:
+        """Verify the records around `position`, before another key there is believed."""
+
     def count_events(self, position: int) -> int:
         """Return how many events the transaction at `position` brought into the views."""
 
@@ -43,6 +46,9 @@ class _NoBase:
     def find_event(self, position: int) -> Record | None:
         """There is no position below the floor."""
         return None
+
+    def check(self, position: int) -> None:
+        """There is no position below the floor."""
 
     def count_events(self, position: int) -> int:
         """There is no position below the floor."""

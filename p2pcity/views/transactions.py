@@ -121,20 +121,21 @@ def _find(connection: Connection, id: bytes, base: Base) -> list[TransactionReco
     records = [
         _from_row((position, *row[1:]))
         if position >= base.floor
-        else _from_record(base.find_transaction(position))
+        else _from_base(base, position, id)
         for position, *row in rows
     ]
     return [record for record in records if record is not None and record.id == id]
 
 
-def _from_record(record: Record | None) -> TransactionRecord | None:
-    """A pruned transaction; None for one that was dropped."""
-    if record is None:
+def _from_base(base: Base, position: int, id: bytes) -> TransactionRecord | None:
+    """A pruned transaction; None for one that was dropped, or of another id."""
+    record = base.find_transaction(position)
+    if record is None or record.key != id:
+        # 64 bits of it agree: rather a damaged record than another transaction.
+        base.check(position)
         return None
-    position = Position.from_number(record.position)
-    return TransactionRecord(
-        record.key, position.height, position.transaction, "applied", record.value
-    )
+    found = Position.from_number(record.position)
+    return TransactionRecord(record.key, found.height, found.transaction, "applied", record.value)
 
 
 def read_at(connection: Connection, height: int, position: int) -> TransactionRecord | None:

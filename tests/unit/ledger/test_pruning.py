@@ -19,6 +19,7 @@ from p2pcity.ledger.segment_repair import Mender
 from p2pcity.ledger.views_store import ViewsStore
 from p2pcity.ordering import recovery
 from p2pcity.views.position import Position
+from p2pcity.wire.base import RECORD_BYTES, read_record
 from p2pcity.wire.event import name_key
 from p2pcity.wire.limits import BASE_INTERVAL_BLOCKS
 from p2pcity.wire.raft import Entry, HardState
@@ -355,3 +356,20 @@ def test_a_flipped_bit_in_a_pruned_log_is_mended_or_refused(
         log.close()
         shutil.rmtree(copy)
     assert ends["mended"] > 30, ends
+
+
+@pytest.mark.parametrize("at", [0, 5, 8, 31, 32])
+def test_a_record_that_is_damaged_while_it_runs_is_never_another_one(
+    opened: Opened, directory: Path, at: int
+) -> None:
+    base = opened.prune()
+    keys = [read_record(base.read_records(0, 2), number).key for number in (0, 1)]
+    assert opened.views.has_transaction(keys[0])
+    assert opened.views.has_event(keys[1])
+    path = directory / "base" / "records"
+    for number in (0, 1):
+        flip(path, 8 * (number * RECORD_BYTES + at))
+    with pytest.raises(CorruptionError, match="the records behind height 0 are damaged"):
+        opened.views.has_transaction(keys[0])
+    with pytest.raises(CorruptionError, match="the records behind height 0 are damaged"):
+        opened.views.has_event(keys[1])
