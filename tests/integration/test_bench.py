@@ -10,6 +10,7 @@ import pytest
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.long
 def test_bench_measures_all_phases_and_finds_nothing_lost(tmp_path: Path) -> None:
     options = ("--for", "1s", "--rate", "20", "--no-etcd", "--json", "--dir", str(tmp_path / "b"))
     done = subprocess.run(

@@ -165,6 +165,7 @@ def test_check_names_a_damaged_entry(past: Past, data: Path) -> None:
     assert finding["index"] == record.index
 
 
+@pytest.mark.long
 @pytest.mark.scenario("A5", tier="P")
 def test_a_flipped_bit_in_a_committed_entry(tmp_path: Path) -> None:
     """Each part of an entry: the node takes no part until the others gave it, then goes on."""

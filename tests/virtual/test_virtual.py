@@ -11,7 +11,7 @@ import pytest
 from tests.virtual.run import is_changing
 from tests.virtual.summary import Summary, kept_seeds, run_seeds
 
-SEEDS: Final = 5
+SEEDS: Final = 2
 SEEDS_LONG: Final = 300
 KINDS_MIN: Final = 25
 CHANGING_MIN: Final = 100
