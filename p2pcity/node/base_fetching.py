@@ -133,16 +133,18 @@ class BaseFetching:
 
     async def _fetch_base(self, agreed: Agreed) -> None:
         _logger.info("fetching_base", height=agreed.height, holders=sorted(agreed.holders))
-        incoming = await self._thread.run(
-            Incoming, self._directory.base / "incoming", self._stores.bases.stored
-        )
         try:
-            await self._complete(incoming, agreed)
+            incoming = await self._thread.run(
+                Incoming, self._directory.base / "incoming", self._stores.bases.stored
+            )
+            try:
+                await self._complete(incoming, agreed)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._thread.run(incoming.close)
         except Unavailable as error:
+            # The disk has no room, or nobody has it now: the next look tries again.
             self._say("base_not_fetched", reason=str(error), remedy=error.remedy)
-        finally:
-            with trio.CancelScope(shield=True):
-                await self._thread.run(incoming.close)
 
     async def _complete(self, incoming: Incoming, agreed: Agreed) -> None:
         if incoming.digest != agreed.digest:
@@ -156,12 +158,12 @@ class BaseFetching:
             return
         self._check_room(head, incoming.count)
         while not incoming.is_complete:
-            begin = partial(IntervalFetch, head, incoming.intervals)
-            interval = begin()
+            number = incoming.intervals
+            interval = IntervalFetch(head, number)
             if interval.is_empty:
                 records: bytes | None = interval.finish()
             else:
-                records = await self._fetch(begin, agreed.sources)
+                records = await self._fetch(partial(_interval, head, number), agreed.sources)
             if records is None:
                 return
             await self._thread.run(incoming.add, records)
@@ -228,7 +230,7 @@ class BaseFetching:
                 return
 
     async def _fetch(
-        self, begin: Callable[[], HeadFetch | IntervalFetch], sources: Collection[str]
+        self, begin: Callable[[str], HeadFetch | IntervalFetch], sources: Collection[str]
     ) -> bytes | None:
         """Fetch a head or an interval from one of `sources`; None when nobody has it now."""
         while True:
@@ -237,7 +239,7 @@ class BaseFetching:
             if peer is None:
                 return None
             # Another peer begins anew: nobody is blamed for somebody else's part.
-            fetch, data = begin(), None
+            fetch, data = begin(peer), None
             try:
                 while data is None:
                     question = fetch.question()
@@ -269,3 +271,8 @@ class BaseFetching:
         self._network.penalise(peer)
         self._sources.failed(peer, trio.current_time(), is_wrong=True)
         _logger.warning("base_wrong", peer=peer, reason=str(error))
+
+
+def _interval(head: BaseHead, number: int, _peer: str) -> IntervalFetch:
+    """The fetch of an interval, the same from whomever it comes."""
+    return IntervalFetch(head, number)

@@ -55,15 +55,17 @@ def main(config: Config) -> int:
 
 
 def _run_to_exit_code(config: Config) -> int:
-    has_damaged_views = False
+    begins_anew = had_damaged_views = False
     damaged: set[int | None] = set()
     while True:
-        error = _run_once(config, has_damaged_views=has_damaged_views)
-        if isinstance(error, ViewsDamaged) and not has_damaged_views:
+        error = _run_once(config, has_damaged_views=begins_anew)
+        # For the next beginning alone: one for another reason keeps the views.
+        begins_anew = False
+        if isinstance(error, ViewsDamaged) and not had_damaged_views:
             # A page went bad after the start had looked: the log has everything. A second time
             # in one process it is the disk.
             _logger.warning("views_rebuilt", reason=str(error))
-            has_damaged_views = True
+            begins_anew = had_damaged_views = True
         elif isinstance(error, EntryDamaged) and len(damaged) < _DAMAGED_MAX:
             # Likewise an entry: the others have it. The same one twice is more than bad luck.
             if error.index in damaged:

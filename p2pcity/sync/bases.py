@@ -5,7 +5,7 @@ to have it, and the head's marks judge the records, interval by interval (protoc
 "Fetching").
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,15 +32,15 @@ Part = BaseHeadAnswer | BaseRecordsAnswer
 
 @dataclass(frozen=True, slots=True)
 class Agreed:
-    """A base that a majority of voters names; `size` are its head's bytes.
+    """A base that a majority of voters names.
 
-    `sources` have it, or a later one with the same records, on their disks; `holders` this one.
+    `sources` have it, or a later one with the same records, on their disks; `holders` this one:
+    each with the bytes of its head as it said itself, by which only its own answers are measured.
     """
 
     height: int
     digest: bytes
-    size: int
-    holders: frozenset[str]
+    holders: Mapping[str, int]
     sources: frozenset[str]
 
 
@@ -91,19 +91,18 @@ class Agreement:
         for height, digest in sorted(self._named, reverse=True):
             if height <= self._above or not self._is_majority(self._named[height, digest]):
                 continue
-            holders = [
-                peer
+            holders = {
+                peer: offer.size
                 for peer, offer in self._offers.items()
                 if (offer.height, offer.digest) == (height, digest)
-            ]
+            }
             if holders:
                 sources = [
                     peer
                     for peer, offer in self._offers.items()
                     if offer.digest is not None and offer.height >= height
                 ]
-                size = min(self._offers[peer].size for peer in holders)
-                return Agreed(height, digest, size, frozenset(holders), frozenset(sources))
+                return Agreed(height, digest, holders, frozenset(sources))
         return None
 
     def _is_majority(self, names: set[str]) -> bool:
@@ -124,8 +123,9 @@ def _check_offer(offer: BaseAnswer) -> None:
 class HeadFetch:
     """The head of an agreed base, part by part from one peer; another peer begins anew."""
 
-    def __init__(self, agreed: Agreed, network: bytes) -> None:
+    def __init__(self, agreed: Agreed, network: bytes, peer: str) -> None:
         self._agreed = agreed
+        self._size = agreed.holders[peer]
         self._network = network
         self._parts = bytearray()
 
@@ -148,9 +148,9 @@ class HeadFetch:
         if not answer.data or len(answer.data) > BASE_PART_BYTES_MAX:
             raise DecodeError(f"a part of {len(answer.data)} bytes", reason="size")
         self._parts += answer.data
-        if len(self._parts) > self._agreed.size:
+        if len(self._parts) > self._size:
             raise DecodeError("the head is longer than it was said to be", reason="size")
-        if len(self._parts) < self._agreed.size:
+        if len(self._parts) < self._size:
             return None
         data = bytes(self._parts)
         if base_wire.digest_head(data) != self._agreed.digest:

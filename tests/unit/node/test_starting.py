@@ -25,6 +25,7 @@ from p2pcity.ledger.lock import DataLock
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.ledger.views_reader import ViewsDamaged
 from p2pcity.node import node
+from p2pcity.node.base_fetching import BaseComplete
 from p2pcity.node.config import Config, NodeSection
 from p2pcity.node.identity import load_identity
 from p2pcity.node.membership import Membership, check_place
@@ -251,6 +252,23 @@ def test_damaged_views_are_made_anew_once(
     assert starts == [False, True]
     assert code == 10
     assert [line["event"] for line in lines] == ["views_rebuilt", "stopped"]
+
+
+def test_good_views_stay_when_the_node_begins_again_for_another_reason(
+    config: Config, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons = [ViewsDamaged("a page"), BaseComplete("a base"), ViewsDamaged("another page")]
+    starts: list[bool] = []
+
+    async def run(config: Config, *, has_damaged_views: bool) -> None:
+        await trio.lowlevel.checkpoint()
+        starts.append(has_damaged_views)
+        raise reasons[len(starts) - 1]
+
+    monkeypatch.setattr(node, "run", run)
+    code, _ = logged(config, capfd, monkeypatch)
+    assert starts == [False, True, False]
+    assert code == 10
 
 
 def test_a_locked_directory_is_left_alone(

@@ -1,7 +1,7 @@
 """A base from others: who is believed, what is refused, and what goes on after a break."""
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 
 import pytest
@@ -54,9 +54,7 @@ def test_a_majority_of_the_voters_has_to_name_it() -> None:
     holders["b"].reach = 2
     found = ask_round(holders, [["own", "a", "b"]])[0].agreed()
     size = len(LEDGER.heads[1])
-    assert found == Agreed(
-        512, digest(LEDGER, 2), size, frozenset({"a", "x"}), frozenset({"a", "x"})
-    )
+    assert found == Agreed(512, digest(LEDGER, 2), {"a": size, "x": size}, frozenset({"a", "x"}))
     # In a joint state by both sets.
     assert ask_round(holders, [["own", "a", "b"], ["a", "c", "d"]])[0].agreed() is None
     assert ask_round(holders, [["own", "a", "b"], ["a", "b"]])[0].agreed() == found
@@ -89,7 +87,7 @@ def test_what_is_said_to_be_too_large_is_refused_before_it_is_fetched(lie: str) 
     assert wrong == ["a"]
     found = agreement.agreed()
     assert found is not None
-    assert found.holders == {"b"}
+    assert found.holders.keys() == {"b"}
 
 
 @pytest.mark.parametrize(
@@ -118,13 +116,12 @@ def test_many_made_up_heights_cost_few_questions() -> None:
 
 
 def agreed(number: int, size: int | None = None) -> Agreed:
-    names = frozenset({"a"})
     size = len(LEDGER.heads[number - 1]) if size is None else size
-    return Agreed(number * 256, digest(LEDGER, number), size, names, names)
+    return Agreed(number * 256, digest(LEDGER, number), {"a": size}, frozenset({"a"}))
 
 
 def fetch_head(holder: Holder, wanted: Agreed) -> bytes:
-    fetch = HeadFetch(wanted, NETWORK)
+    fetch = HeadFetch(wanted, NETWORK, "a")
     while True:
         question = fetch.question()
         answer = holder.answer(question)
@@ -168,8 +165,25 @@ def test_a_head_that_is_not_the_agreed_one_is_refused(
         fetch_head(holder, wanted)
 
 
+def test_who_lies_about_a_size_is_measured_by_it_alone() -> None:
+    """A true digest with a size of one byte must not turn the honest holder's head down."""
+    data, honest = LEDGER.heads[0], len(LEDGER.heads[0])
+    agreement = Agreement([["a"]], 0)
+    for peer, size in (("a", honest), ("liar", 1)):
+        agreement.offered(peer, BaseAnswer(256, digest(LEDGER, 1), size, LEDGER.head(1).records, 1))
+    for question in agreement.questions():
+        agreement.named("a", question, BaseAnswer(256, digest(LEDGER, 1), 0, 0, 1))
+    found = agreement.agreed()
+    assert found is not None
+    fetch = HeadFetch(found, NETWORK, "a")
+    assert fetch.take(fetch.question(), BaseHeadAnswer(256, 0, data)) == data
+    fetch = HeadFetch(found, NETWORK, "liar")
+    with pytest.raises(DecodeError, match="longer than it was said"):
+        fetch.take(fetch.question(), BaseHeadAnswer(256, 0, data))
+
+
 def test_a_head_of_another_network_is_refused_whoever_agreed() -> None:
-    fetch = HeadFetch(agreed(1), bytes(32))
+    fetch = HeadFetch(agreed(1), bytes(32), "a")
     data = LEDGER.heads[0]
     with pytest.raises(DecodeError, match="another base or network"):
         fetch.take(fetch.question(), BaseHeadAnswer(256, 0, data))
@@ -196,7 +210,7 @@ def test_more_records_than_asked_for_are_refused() -> None:
     question = fetch.question()
     with pytest.raises(DecodeError, match="3 records came"):
         fetch.take(question, BaseRecordsAnswer(0, LEDGER.records[: 3 * RECORD_BYTES]))
-    head = HeadFetch(agreed(1), NETWORK)
+    head = HeadFetch(agreed(1), NETWORK, "a")
     with pytest.raises(DecodeError, match="another part"):
         head.take(question, BaseRecordsAnswer(0, b""))
     with pytest.raises(DecodeError, match="0 bytes"):
@@ -245,16 +259,16 @@ class Asker:
             if fetch.is_empty:
                 self.intervals.append(fetch.finish())
                 continue
-            found = self._fetch(partial(IntervalFetch, head, number), wanted.sources)
+            found = self._fetch(partial(_interval, head, number), wanted.sources)
             if found is None:
                 return False
             self.intervals.append(found)
         return True
 
-    def _fetch(self, begin: Callable[[], Fetch], peers: frozenset[str]) -> bytes | None:
+    def _fetch(self, begin: Callable[[str], Fetch], peers: Collection[str]) -> bytes | None:
         while (peer := self.sources.choose(peers, self.now_s)) is not None:
             # Another peer begins anew: nobody is blamed for somebody else's part.
-            fetch, found = begin(), None
+            fetch, found = begin(peer), None
             try:
                 while found is None:
                     self.answers += 1
@@ -272,6 +286,10 @@ class Asker:
             except Unavailable:
                 self.sources.failed(peer, self.now_s, is_wrong=False)
         return None
+
+
+def _interval(head: BaseHead, number: int, _peer: str) -> IntervalFetch:
+    return IntervalFetch(head, number)
 
 
 def is_right(asker: Asker, ledger: Ledger) -> bool:
