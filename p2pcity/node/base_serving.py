@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from typing import Final
 
-import trio
-
 from p2pcity.errors import LedgerError, Unavailable
 from p2pcity.node.opening import Stores
+from p2pcity.node.pacing import BYTES_PER_S, Pace
 from p2pcity.wire.base import HEIGHT_MAX
 from p2pcity.wire.limits import BASE_INTERVAL_BLOCKS
 from p2pcity.wire.sync import (
@@ -19,9 +18,7 @@ from p2pcity.wire.sync import (
     BaseRecordsQuery,
 )
 
-BYTES_PER_S: Final = 16 * 1024 * 1024
 _OVERHEAD_BYTES: Final = 256
-_WAITING_MAX: Final = 32
 
 Answer = BaseAnswer | BaseHeadAnswer | BaseRecordsAnswer
 
@@ -41,17 +38,11 @@ class BaseServing:
         self._reader = stores.reader
         self._thread = stores.reader_thread
         self._on_damage = on_damage
-        self._bytes_per_s = bytes_per_s
-        self._turn = trio.Lock()
-        self._free_at_s = 0.0
-        self.served_bytes = 0
+        self.pace = Pace("a base", bytes_per_s)
 
     async def answer(self, question: BaseQuestion) -> Answer:
         """Return the answer; Unavailable when too many wait, or the disk can't give it."""
-        if self._turn.statistics().tasks_waiting >= _WAITING_MAX:
-            raise Unavailable("too many questions for a base wait here")
-        async with self._turn:
-            await trio.sleep_until(self._free_at_s)
+        async with self.pace.turn():
             try:
                 answer = await self._thread.run(self._read, question)
             except LedgerError as error:
@@ -60,8 +51,7 @@ class BaseServing:
             size = _OVERHEAD_BYTES
             if not isinstance(answer, BaseAnswer):
                 size += len(answer.data or b"")
-            self._free_at_s = trio.current_time() + size / self._bytes_per_s
-            self.served_bytes += size
+            self.pace.gave(size)
         return answer
 
     def _read(self, question: BaseQuestion) -> Answer:

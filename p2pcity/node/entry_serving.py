@@ -3,18 +3,15 @@
 from collections.abc import Callable
 from typing import Final
 
-import trio
-
 from p2pcity.errors import CorruptionError, Pruned, Unavailable
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.ledger.writer import WriterThread
+from p2pcity.node.pacing import BYTES_PER_S, Pace
 from p2pcity.wire.limits import BLOCK_BYTES_MAX
 from p2pcity.wire.raft import Entry
 from p2pcity.wire.sync import ENTRIES_MAX, EntriesAnswer, EntriesQuery
 
-BYTES_PER_S: Final = 16 * 1024 * 1024
 _ENTRY_OVERHEAD_BYTES: Final = 256
-_WAITING_MAX: Final = 32
 
 
 class EntryServing:
@@ -31,11 +28,8 @@ class EntryServing:
         self._raft_log = raft_log
         self._thread = thread
         self._on_damage = on_damage
-        self._bytes_per_s = bytes_per_s
-        self._turn = trio.Lock()
-        self._free_at_s = 0.0
+        self.pace = Pace("entries", bytes_per_s)
         self._is_closed = False
-        self.served_bytes = 0
 
     def close(self) -> None:
         """Begin no further read: what is queued in the thread is the last."""
@@ -47,10 +41,7 @@ class EntryServing:
         Raises Unavailable when too many wait, and when an entry turns out to be damaged: what
         is wrong with it is told to `on_damage`.
         """
-        if self._turn.statistics().tasks_waiting >= _WAITING_MAX:
-            raise Unavailable("too many questions for entries wait here")
-        async with self._turn:
-            await trio.sleep_until(self._free_at_s)
+        async with self.pace.turn():
             if self._is_closed:
                 raise Unavailable("the raft_log is being opened anew")
             # Saved together: what is committed by it was known in no later term.
@@ -61,8 +52,7 @@ class EntryServing:
                 self._on_damage(error)
                 raise Unavailable(f"entry {question.index} can't be read here") from error
             size = sum(len(entry.payload) + _ENTRY_OVERHEAD_BYTES for entry in entries)
-            self._free_at_s = trio.current_time() + size / self._bytes_per_s
-            self.served_bytes += size
+            self.pace.gave(size)
         return EntriesAnswer(
             question.index,
             hard_state.term,

@@ -14,6 +14,6 @@ def install() -> None:
     def open_small(directory: Path, **named: Any) -> SegmentLog:
         return open_log(directory, **named | {"segment_bytes_max": 32 * 1024})
 
-    SegmentLog.open = open_small  # type: ignore[method-assign]  # this process's own
+    SegmentLog.open = open_small  # type: ignore[method-assign]  # the setting's least is 1 MiB
     outbox.CHECKPOINT_ROWS = 20  # type: ignore[misc]  # this process's own
     views_store.CHECKPOINT_ROWS = 40  # type: ignore[misc]  # this process's own

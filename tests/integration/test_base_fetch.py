@@ -42,12 +42,10 @@ async def write(city: City, node: WholeNode, count: int) -> list[Carried]:
 
 
 async def wait_pruned(city: City, nodes: Sequence[WholeNode], height: int) -> None:
-    for node in nodes:
-        bases = node.parts.stores.bases
-        await city.wait_until(
-            lambda bases=bases: bases.base.height >= height,  # type: ignore[misc]  # bound at once
-            f"{node.name} pruned to {height}",
-        )
+    def are_pruned() -> bool:
+        return all(node.parts.stores.bases.base.height >= height for node in nodes)
+
+    await city.wait_until(are_pruned, f"all pruned to {height}")
 
 
 async def leave_behind(city: City) -> tuple[WholeNode, list[WholeNode], list[Carried]]:

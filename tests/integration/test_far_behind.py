@@ -42,8 +42,8 @@ async def test_another_voter_feeds_it(city: City) -> None:
     city.wires.heal()
     await city.wait_same_head()
     assert late.parts.feeding.fetched_count >= 3 * FAR
-    assert source.parts.entry_serving.served_bytes > 0
-    assert leader.parts.entry_serving.served_bytes == 0
+    assert source.parts.entry_serving.pace.served_bytes > 0
+    assert leader.parts.entry_serving.pace.served_bytes == 0
     # And it is a follower like the other again.
     [answer] = await late.submit(city.carried())
     assert answer.status == "committed"

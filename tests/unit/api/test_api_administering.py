@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 from starlette.requests import Request
+from starlette.responses import Response
 
 from p2pcity.api import administering, problems
 from p2pcity.api.config import ApiConfig
@@ -39,7 +40,9 @@ def post(handler: Handler, body: object, service: MemoryService | None = None) -
             trio.Event(),
             trio.CapacityLimiter(1),
         )
-        return bytes((await handler(context)).body)  # type: ignore[attr-defined]  # a Response
+        answer = await handler(context)
+        assert isinstance(answer, Response)
+        return bytes(answer.body)
 
     document: dict[str, Any] = json.loads(trio.run(call))
     return document

@@ -126,4 +126,4 @@ async def test_parts_are_paced_and_few_wait(
             nursery.start_soon(ask)
     assert refused == 40 - 33
     assert trio.current_time() - begin_s >= 32 * (256 + RECORD_BYTES) / 1000
-    assert served.serving.served_bytes == 33 * (256 + RECORD_BYTES)
+    assert served.serving.pace.served_bytes == 33 * (256 + RECORD_BYTES)

@@ -92,7 +92,7 @@ async def test_answers_are_paced(
     for _ in range(3):
         await serving.answer(EntriesQuery(1))
     # The third waits for the first two to be paid for.
-    assert trio.current_time() - begin >= serving.served_bytes * 2 / 3 / 1_000_000
+    assert trio.current_time() - begin >= serving.pace.served_bytes * 2 / 3 / 1_000_000
     log.close()
 
 
