@@ -28,7 +28,9 @@ def rebuild(config_file: Path | None, is_json: bool) -> None:
     with (
         stopped_node(config_file) as node,
         contextlib.closing(BaseStore.open(node.directory.base)) as bases,
-        contextlib.closing(OfflineLog(node.directory.log, bases.start)) as raft_log,
+        contextlib.closing(
+            OfflineLog(node.directory.log, bases.start, may_begin_anew=bases.is_given)
+        ) as raft_log,
     ):
         progress = (lambda done, last: None) if is_json else show_progress
         committed = raft_log.hard_state.commit

@@ -17,7 +17,6 @@ from p2pcity.crypto.keys import peer_id
 from p2pcity.errors import ConfigError
 
 if TYPE_CHECKING:
-    from p2pcity.ledger.base_store import BaseStore
     from p2pcity.ordering.recovery import Survey
 
 
@@ -38,12 +37,13 @@ def recover(confirmed: str | None, config_file: Path | None, is_json: bool) -> N
     p2pcity init in an empty directory, then p2pcity raft add with its card.
     """
     from p2pcity.ledger import recovery_marker
+    from p2pcity.ledger.base_incoming import open_installed
     from p2pcity.ledger.segment_log import SegmentLog
     from p2pcity.ordering import recovery
 
     with (
         stopped_node(config_file) as node,
-        contextlib.closing(_open_bases(node)) as bases,
+        contextlib.closing(open_installed(node.directory.base)[0]) as bases,
     ):
         raft_log = SegmentLog.open(
             node.directory.log, start=bases.start, may_begin_anew=bases.is_given
@@ -76,15 +76,6 @@ def recover(confirmed: str | None, config_file: Path | None, is_json: bool) -> N
         "then let every other node come back as a new one: p2pcity init in an empty directory, "
         "p2pcity raft add with its card here; never start an old directory's node for this city"
     )
-
-
-def _open_bases(node: StoppedNode) -> BaseStore:
-    """Open the base; one that others gave whole is moved into place first, as at a start."""
-    from p2pcity.ledger import base_incoming
-    from p2pcity.ledger.base_store import BaseStore
-
-    base_incoming.install(node.directory.base)
-    return BaseStore.open(node.directory.base)
 
 
 def _show(node: StoppedNode, found: Survey, is_json: bool) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 
 from p2pcity.errors import CorruptionError
 from p2pcity.ledger import base_store
-from p2pcity.ledger.base_store import StoredBase, StoredHead
+from p2pcity.ledger.base_store import BaseStore, StoredBase, StoredHead
 from p2pcity.ledger.segment_file import failed, remove, sync_directory
 from p2pcity.wire import base as base_wire
 from p2pcity.wire.base import RECORD_BYTES, BaseHead
@@ -168,6 +168,15 @@ def install(directory: Path) -> bool:
         raise failed(incoming, "removing", error) from error
     sync_directory(directory)
     return is_newer
+
+
+def open_installed(directory: Path) -> tuple[BaseStore, bool]:
+    """Open the base, after one that lies ready was moved into place; whether there was one.
+
+    BLOCKING. Raises what `install` and `BaseStore.open` do.
+    """
+    is_new = install(directory)
+    return BaseStore.open(directory), is_new
 
 
 def _move(old: Path, new: Path) -> None:

@@ -40,6 +40,10 @@ _REMEDY: Final = (
 )
 
 
+class BaseDamaged(CorruptionError):
+    """The base on the disk is not what was written: views that are made anew do not mend it."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredHead:
     """A head as it lies on the disk: its bytes, and whether others gave this base."""
@@ -262,9 +266,16 @@ class BaseStore:
     def begin(self, data: bytes) -> "NewBase":
         """Begin to write the base with the head `data`, an interval above the present one.
 
-        BLOCKING. Raises Unavailable when the disk is full, SyncFailedError.
+        BLOCKING. Raises Unavailable when the disk is full or the head above its limit (a city of
+        very many nodes), SyncFailedError.
         """
-        head = base_wire.decode_head(data)
+        try:
+            head = base_wire.decode_head(data)
+        except DecodeError as error:
+            raise Unavailable(
+                f"no base can be made: {error}",
+                remedy="Keep all blocks (ledger.keep_blocks 0), and see to the room on the disk.",
+            ) from error
         height = 0 if self.head is None else self.head.height
         assert head.height == height + BASE_INTERVAL_BLOCKS, "one interval at a time"
         self._make_directory()
@@ -378,8 +389,8 @@ def _checksum(head: bytes, is_given: int) -> bytes:
     return sha256(bytes([is_given]) + head)
 
 
-def _corrupt(directory: Path, what: str) -> CorruptionError:
-    return CorruptionError(f"the base in {directory} is damaged: {what}", remedy=_REMEDY)
+def _corrupt(directory: Path, what: str) -> BaseDamaged:
+    return BaseDamaged(f"the base in {directory} is damaged: {what}", remedy=_REMEDY)
 
 
 def refused(path: Path, error: OSError) -> LedgerError | Unavailable:

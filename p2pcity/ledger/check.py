@@ -103,7 +103,7 @@ def check(
     with contextlib.ExitStack() as stack:
         try:
             bases = stack.enter_context(contextlib.closing(BaseStore.open(directory.base)))
-            opened = OfflineLog(directory.log, bases.start)
+            opened = OfflineLog(directory.log, bases.start, may_begin_anew=bases.is_given)
             raft_log = stack.enter_context(contextlib.closing(opened))
         except LedgerError as error:
             report.add(error)

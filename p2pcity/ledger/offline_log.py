@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Final
 
+from p2pcity.errors import ConfigError
 from p2pcity.ledger.segment_file import SegmentReader
 from p2pcity.ledger.segment_index import BEGINNING, Start
 from p2pcity.ledger.segment_reading import read_entry
@@ -15,12 +16,21 @@ _ENTRIES_MAX: Final = 4_096
 class OfflineLog:
     """Entries and hard state of a data directory; a torn tail is left out, not cut."""
 
-    def __init__(self, directory: Path, start: Start = BEGINNING) -> None:
+    def __init__(
+        self, directory: Path, start: Start = BEGINNING, *, may_begin_anew: bool = False
+    ) -> None:
         """Verify the log in `directory` (`log/`), which goes on from `start`.
 
+        With `may_begin_anew` others gave the base, and a log that does not reach it is no damage.
         Raises ConfigError, CorruptionError.
         """
         self._recovered = recover(directory, start=start)
+        if self._recovered.is_behind and may_begin_anew:
+            raise ConfigError(
+                f"the base of {directory.parent} was moved into place, and its log not yet begun "
+                "anew behind it",
+                remedy="Start the node once: it finishes that. Then run this again.",
+            )
         if self._recovered.is_behind:
             raise does_not_reach(directory, start)
         self._reader = SegmentReader()

@@ -16,7 +16,7 @@ from typing import Final, Self, TypeVar
 
 from p2pcity.errors import CorruptionError, DecodeError, Pruned, Unavailable
 from p2pcity.ledger import database
-from p2pcity.ledger.base_store import NO_BASES, Bases
+from p2pcity.ledger.base_store import NO_BASES, BaseDamaged, Bases
 from p2pcity.ledger.block_source import BlockSource, EntryReader, StoredBlock
 from p2pcity.views import bases, blocks, events, meta, queries, transactions
 from p2pcity.views.base import Base
@@ -88,7 +88,8 @@ def damage_named(path: Path) -> Iterator[None]:
             raise
         raise _damaged(path, str(error)) from error
     except CorruptionError as error:
-        if error.index is not None:  # the segment log's own: no rebuild mends that
+        # The segment log's own, or the base's: no rebuild mends that.
+        if error.index is not None or isinstance(error, BaseDamaged):
             raise
         raise _damaged(path, str(error)) from error
 

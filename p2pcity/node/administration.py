@@ -14,7 +14,7 @@ from p2pcity.errors import ChangeRefused, ConfigError, NotLeader, ProposalDroppe
 from p2pcity.node.membership import Membership
 from p2pcity.node.ordering_loop import OrderingLoop
 from p2pcity.ordering.members import Members, apply_change, configuration
-from p2pcity.ordering.steward import has_caught_up
+from p2pcity.ordering.steward import has_answered, has_caught_up
 from p2pcity.ordering.what_if import Judgement, judge
 from p2pcity.raft.configuration import Configuration
 from p2pcity.wire import card as card_wire
@@ -181,7 +181,7 @@ class Administration:
         up = [
             peer
             for peer, known in progress.items()
-            if peer == own or (known.recent_active and self._membership.has_same_log(peer))
+            if peer == own or (has_answered(known) and self._membership.has_same_log(peer))
         ]
         ready = [x for x in up if x == own or has_caught_up(progress[x], status.last_index)]
         return up, ready

@@ -9,7 +9,8 @@ from pathlib import Path
 import structlog
 
 from p2pcity.errors import CorruptionError
-from p2pcity.ledger import base_incoming, recovery_marker, views_store
+from p2pcity.ledger import recovery_marker, views_store
+from p2pcity.ledger.base_incoming import open_installed
 from p2pcity.ledger.base_store import BaseStore
 from p2pcity.ledger.data_directory import DataDirectory, open_directory
 from p2pcity.ledger.lock import DataLock
@@ -134,9 +135,10 @@ async def open_stores(
 
 
 def _open_bases(directory: DataDirectory) -> BaseStore:
-    if base_incoming.install(directory.base):
+    bases, is_new = open_installed(directory.base)
+    if is_new:
         _logger.warning("base_installed", reason="others gave what this node lacked")
-    return BaseStore.open(directory.base)
+    return bases
 
 
 def _open_views(

@@ -21,6 +21,14 @@ TRAILS_MAX: Final = 16
 """A learner that trails by so many entries at most has caught up: a few blocks in flight."""
 
 
+def has_answered(known: PeerStatus) -> bool:
+    """Whether a peer said to this leader, not to an earlier one, what it holds, and is there.
+
+    A new leader counts everybody as there for its first election time-out, the dead too.
+    """
+    return known.recent_active and known.match > 0
+
+
 def has_caught_up(known: PeerStatus | None, last_index: int) -> bool:
     """Whether a peer, as its leader sees it, is there and holds almost everything."""
     return (

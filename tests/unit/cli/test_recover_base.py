@@ -3,20 +3,14 @@
 import contextlib
 from pathlib import Path
 
-from p2pcity.cli.recover import _open_bases
-from p2pcity.cli.stopped_node import StoppedNode
-from p2pcity.ledger.base_incoming import Incoming
-from p2pcity.ledger.data_directory import DataDirectory
+import pytest
+
+from p2pcity.errors import ConfigError
+from p2pcity.ledger.base_incoming import Incoming, open_installed
+from p2pcity.ledger.offline_log import OfflineLog
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.wire.raft import Entry, HardState
 from tests.pruned_case import INCARNATION, TERM, VOTE, Opened, make_chain, make_directory
-
-
-class Stopped:
-    """What recovery needs of a stopped node to open its base."""
-
-    def __init__(self, path: Path) -> None:
-        self.directory = DataDirectory(path)
 
 
 def test_a_base_that_lies_ready_is_moved_into_place_first(tmp_path: Path) -> None:
@@ -37,9 +31,12 @@ def test_a_base_that_lies_ready_is_moved_into_place_first(tmp_path: Path) -> Non
     incoming.add(base.read_records(0, base.head.records))
     incoming.finish()
     incoming.close()
-    node: StoppedNode = Stopped(late)  # type: ignore[assignment]  # its directory counts
-    with contextlib.closing(_open_bases(node)) as bases:
+    bases, is_new = open_installed(late / "base")
+    with contextlib.closing(bases):
+        assert is_new
         assert bases.head == base.head
+        with pytest.raises(ConfigError, match="not yet begun anew"):
+            OfflineLog(late / "log", bases.start, may_begin_anew=bases.is_given)
         log = SegmentLog.open(late / "log", start=bases.start, may_begin_anew=bases.is_given)
         assert log.first_index == base.head.index + 1
         log.close()

@@ -5,12 +5,13 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from p2pcity.errors import ConfigError, CorruptionError, Pruned, SyncFailedError, Unavailable
-from p2pcity.ledger.base_store import BaseStore
+from p2pcity.ledger.base_store import BaseDamaged, BaseStore
 from p2pcity.ledger.check import check
 from p2pcity.ledger.data_directory import DataDirectory
 from p2pcity.ledger.rebuild import rebuild
@@ -19,7 +20,13 @@ from p2pcity.ledger.segment_repair import Mender
 from p2pcity.ledger.views_store import ViewsStore
 from p2pcity.ordering import recovery
 from p2pcity.views.position import Position
-from p2pcity.wire.base import RECORD_BYTES, read_record
+from p2pcity.wire.base import (
+    RECORD_BYTES,
+    decode_head,
+    encode_head,
+    head_bytes_max,
+    read_record,
+)
 from p2pcity.wire.event import name_key
 from p2pcity.wire.limits import BASE_INTERVAL_BLOCKS
 from p2pcity.wire.raft import Entry, HardState
@@ -369,7 +376,21 @@ def test_a_record_that_is_damaged_while_it_runs_is_never_another_one(
     path = directory / "base" / "records"
     for number in (0, 1):
         flip(path, 8 * (number * RECORD_BYTES + at))
-    with pytest.raises(CorruptionError, match="the records behind height 0 are damaged"):
+    with pytest.raises(BaseDamaged, match="the records behind height 0 are damaged"):
         opened.views.has_transaction(keys[0])
-    with pytest.raises(CorruptionError, match="the records behind height 0 are damaged"):
+    with pytest.raises(BaseDamaged, match="the records behind height 0 are damaged"):
         opened.views.has_event(keys[1])
+
+
+def test_a_head_above_its_limit_stops_pruning_and_nothing_else(
+    opened: Opened, directory: Path
+) -> None:
+    data = opened.views.base_head(BASE_INTERVAL_BLOCKS)
+    assert data is not None
+    head = decode_head(data)
+    large = encode_head(replace(head, city=bytes(head_bytes_max(head.height))))
+    with pytest.raises(Unavailable, match="no base can be made") as refused:
+        opened.bases.begin(large)
+    assert "keep_blocks" in refused.value.remedy
+    assert not (directory / "base").exists()
+    assert opened.prune().height == BASE_INTERVAL_BLOCKS

@@ -6,9 +6,11 @@ from itertools import combinations
 import pytest
 
 from p2pcity.errors import ChangeRefused
+from p2pcity.ordering.steward import has_answered
 from p2pcity.ordering.what_if import judge, tolerated
 from p2pcity.raft.changes import Operation, Step, enter_joint, leave_joint
 from p2pcity.raft.configuration import Configuration
+from tests.raft.cluster import Cluster
 
 NAMES = ("a", "b", "c", "d", "e", "f", "g")
 
@@ -81,3 +83,26 @@ def test_what_if_says_what_brute_force_finds(count: int) -> None:
 def test_the_reason_is_told(voters: str, up: str, after: str, is_safe: bool, says: str) -> None:
     found = judge(Configuration(tuple(voters)), Configuration(tuple(after)), up, up)
     assert (found.is_safe, says in found.reason) == (is_safe, True), found.reason
+
+
+def test_a_new_leader_counts_only_who_answered_it() -> None:
+    """Of five voters two die; the heir's grace for check-quorum must not make them count."""
+    cluster = Cluster(5)
+    cluster.elect("1")
+    cluster.settle()
+    for name in ("1", "5"):
+        cluster.crash(name)
+    while not cluster.leaders():
+        cluster.tick()
+    [leader] = cluster.leaders()
+    progress = cluster.members[leader].up.status().progress
+    others = [known for name, known in progress.items() if name != leader]
+    assert all(known.recent_active for known in others)
+    cluster.settle()
+    progress = cluster.members[leader].up.status().progress
+    up = [name for name in progress if name == leader or has_answered(progress[name])]
+    assert sorted(up) == ["2", "3", "4"]
+    voters = tuple("12345")
+    gone = next(name for name in "234" if name != leader)
+    after = tuple(name for name in voters if name != gone)
+    assert not judge(Configuration(voters), Configuration(after), up, up).is_safe
