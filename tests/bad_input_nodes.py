@@ -183,6 +183,13 @@ def _forbidden_data(place: Place) -> Command:
     return _run(own, prefix=_without_rights(place))
 
 
+def _forbidden_configuration(place: Place) -> Command:
+    own = place.new_node()
+    own.chmod(0)
+    place.stack.callback(own.chmod, 0o700)
+    return _run(own, prefix=_without_rights(place))
+
+
 def _forbidden_place(place: Place) -> Command:
     above = place.directory / "above"
     above.mkdir(mode=0o500)
@@ -401,6 +408,13 @@ NODE_CASES: Final = (
         "run with few open files", 2, "limit of open files is 200", "LimitNOFILE", _few_open_files
     ),
     CommandCase("no permission on the data", 2, "data", "chown", _forbidden_data),
+    CommandCase(
+        "no permission on the configuration",
+        2,
+        "Permission denied",
+        "readable for this user",
+        _forbidden_configuration,
+    ),
     CommandCase("no permission for init", 2, "Permission denied", "may write", _forbidden_place),
     CommandCase("no permission on the socket", 4, "may not connect", "group", _forbidden_socket),
 )

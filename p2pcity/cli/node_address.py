@@ -47,7 +47,8 @@ def find_config_file(given: Path | None) -> Path:
             "no configuration was found",
             remedy="Make a node with `p2pcity init DIR`, and name it: --config DIR/p2pcity.toml.",
         )
-    return file / CONFIG_NAME if file.is_dir() else file
+    # Not Path.is_dir(), which raises where this user may not look: reading says it better.
+    return file / CONFIG_NAME if os.path.isdir(file) else file
 
 
 def load_config(given: Path | None, flags: dict[str, str] | None = None) -> Config:
@@ -62,7 +63,7 @@ def find_node(given: str | None) -> str:
         return address.rstrip("/")
     if address:
         path = Path(address)
-        # Not Path.is_dir(), which raises where this user may not look: connecting says it better.
+        # Likewise: connecting says it better.
         if os.path.isdir(path) and os.path.isfile(path / CONFIG_NAME):
             return str(_socket(path / CONFIG_NAME))
         return str(path)

@@ -50,7 +50,8 @@ def denied(path: Path, error: OSError) -> ConfigError:
     if isinstance(error, FileNotFoundError):
         return ConfigError(
             f"there is no raft_log in {path}",
-            remedy="Run `p2pcity init` once for a new node, or name the right data directory.",
+            remedy="Run `p2pcity init` once for a new node, or name the right data directory. If "
+            "this node's disk was lost: `p2pcity init DIR --rejoin`.",
         )
     if error.errno in _FULL:
         return ConfigError(
