@@ -1,6 +1,5 @@
 """Bases for peers: what lies on the disk, what is known besides, in parts, and nothing else."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -46,13 +45,6 @@ class Served:
         answer = await self.serving.answer(question)
         assert sync_wire.decode_answer(sync_wire.encode(answer)) == answer
         return answer
-
-
-@pytest.fixture
-async def thread() -> AsyncIterator[WriterThread]:
-    made = WriterThread("test", 64)
-    yield made
-    await made.close()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Entries for peers: what is asked for, in pieces, paced, and never what is damaged."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -25,13 +24,6 @@ class Served:
         self.serving = EntryServing(
             raft_log=log, thread=thread, on_damage=self.damage.append, bytes_per_s=bytes_per_s
         )
-
-
-@pytest.fixture
-async def thread() -> AsyncIterator[WriterThread]:
-    made = WriterThread("test", 64)
-    yield made
-    await made.close()
 
 
 @pytest.fixture
