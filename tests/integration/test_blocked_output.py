@@ -26,6 +26,7 @@ LINES: Final = 350
 """A block's line has over 200 bytes: so many fill the pipe of 64 KiB."""
 
 
+@pytest.mark.long
 @pytest.mark.scenario("A18", tier="P")
 def test_a_node_whose_output_nobody_reads(tmp_path: Path) -> None:
     with running_network(tmp_path, start=["node1", "node2"]) as network:

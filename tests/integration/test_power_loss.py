@@ -282,8 +282,11 @@ def test_the_power_goes_a_thousand_times(past: Past, directory: Path) -> None:
 @pytest.mark.parametrize("lies", ["log/", "outbox.db-wal"])
 def test_a_disk_that_did_not_sync_is_noticed(past: Past, directory: Path, lies: str) -> None:
     """The test of the test: it would notice a sync too few."""
-    with pytest.raises((AssertionError, CorruptionError), match=r"lost|malformed"):
+    with pytest.raises((AssertionError, CorruptionError)) as noticed:
         check_moments(past, directory, MOMENTS, seed=3, lies=lies)
+    # What was acknowledged is missing, or the log itself says which record is not whole.
+    is_refused = isinstance(noticed.value, CorruptionError)
+    assert is_refused or "lost" in str(noticed.value), noticed.value
 
 
 @pytest.mark.scenario("A3", tier="P")

@@ -83,6 +83,7 @@ def check_hang(tmp_path: Path, hang_s: int) -> None:
         )
 
 
+@pytest.mark.long
 @pytest.mark.scenario("A13", tier="P")
 def test_the_disk_of_the_leader_stands_still(tmp_path: Path) -> None:
     check_hang(tmp_path, 12)
