@@ -158,6 +158,7 @@ class Connections:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._close_with_socket, link)
                 nursery.start_soon(self._live, link, nursery)
+                nursery.start_soon(self._retire, link)
                 await link.ended.wait()
                 nursery.cancel_scope.cancel()
         finally:
@@ -166,6 +167,12 @@ class Connections:
     async def _close_with_socket(self, link: Link) -> None:
         await link.socket.wait_closed()
         link.close("the connection was closed")
+
+    async def _retire(self, link: Link) -> None:
+        await link.replaced.wait()
+        # The peer may not have chosen yet: to it, an end before that would be ours.
+        await trio.sleep(_FAREWELL_S)
+        link.close("replaced by another connection to the same peer")
 
     async def _live(self, link: Link, nursery: trio.Nursery) -> None:
         try:

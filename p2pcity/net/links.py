@@ -22,7 +22,8 @@ class Link:
     """A connection to a peer, from the end of its handshake to its end.
 
     `is_ready` is set by a completed hello; `decided` once hello is over, however it went;
-    `ended` when the connection is to go or gone, and `reason` says why.
+    `replaced` when another connection to the peer took its place; `ended` when the connection is
+    to go or gone, and `reason` says why.
     """
 
     peer: str
@@ -34,6 +35,7 @@ class Link:
     hello: Hello | None = None
     is_ready: bool = False
     decided: trio.Event = field(default_factory=trio.Event)
+    replaced: trio.Event = field(default_factory=trio.Event)
     ended: trio.Event = field(default_factory=trio.Event)
     reason: str = ""
     lanes: dict[str, KeptStream] = field(default_factory=dict)
@@ -102,8 +104,9 @@ class Links:
         """Make a link whose hello is done the one in use; False when another one is better.
 
         Both sides come to the same choice: of two links that the same side dialled the newer
-        one is kept, of two that each side dialled the one of the smaller peer id. The other one
-        is closed. A link that has gone quiet is not worth keeping.
+        one is kept, of two that each side dialled the one of the smaller peer id. A new one that
+        loses is closed; one that was in use is `replaced`. A link that has gone quiet is not
+        worth keeping.
         """
         current = self._active.get(link.peer)
         if current is not None and current is not link and not current.ended.is_set():
@@ -114,7 +117,7 @@ class Links:
                     link.close("another connection to the same peer is kept")
                     return False
             self._active[link.peer] = link
-            current.close("replaced by another connection to the same peer")
+            current.replaced.set()
             return True
         self._active[link.peer] = link
         return True

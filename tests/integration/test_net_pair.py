@@ -4,11 +4,13 @@ import socket
 import time
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
 
 from p2pcity.errors import ConfigError, DecodeError, RemoteError, Unavailable
+from p2pcity.net import hello as hello_exchange
 from p2pcity.net.config import LaneConfig
 from p2pcity.net.links import Link
 from tests.net_case import (
@@ -31,6 +33,10 @@ def link_between(one: Place, two: Place) -> Link:
     return link
 
 
+def has_two_links(place: Place) -> bool:
+    return len(place.network._links.all()) == 2
+
+
 def is_refused(place: Place, reason: str) -> bool:
     (info,) = place.network.peers()
     return (info.state, info.last_refusal) == ("refused", reason)
@@ -51,7 +57,8 @@ async def test_three_nodes_connect_and_send() -> None:
         await two.wait_until(lambda: len(two.raft) == 2)
         assert set(two.raft) == {(one.id, b"vote"), (one.id, bytes(3_000_000))}
         # One connection a pair, the smaller peer id has dialled.
-        assert [len(place.network._links.all()) for place in places] == [2, 2, 2]
+        for place in places:
+            await place.wait_until(partial(has_two_links, place))
         assert link_between(one, two).is_dialled
 
 
@@ -204,6 +211,43 @@ async def test_both_dial_at_once_and_one_connection_stays() -> None:
                 with trio.fail_after(DEADLINE_S):
                     await link.ended.wait()
             assert link_between(two, one) is before
+        assert one.ups == [(two.id, True)]
+        assert two.ups == [(one.id, True)]
+
+
+async def test_a_replaced_connection_stays_until_the_other_side_has_chosen_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, two = make_places(2)
+    one.allowed.add(two.id)
+    two.knows(one)
+    async with running(one, two):
+        await connect_all([one, two])
+        before = link_between(one, two)
+        assert not before.is_dialled
+        chosen = trio.Event()
+        welcome = hello_exchange.welcome
+
+        async def welcome_late(*given: Any) -> hello_exchange.Outcome:
+            outcome = await welcome(*given)
+            await chosen.wait()
+            return outcome
+
+        monkeypatch.setattr(hello_exchange, "welcome", welcome_late)
+        record = one.network._book.record(two.id)
+        assert record is not None
+        assert one.network._dialler is not None
+        link = await one.network._dialler._dial(record, f"/ip4/127.0.0.1/tcp/{two.port}")
+        assert link is not None
+        assert await link.wait_ready()
+        # This side has chosen its own connection, the other side has not heard of it yet.
+        assert link_between(one, two) is link
+        assert before.replaced.is_set()
+        assert not before.ended.is_set()
+        chosen.set()
+        with trio.fail_after(DEADLINE_S):
+            await before.ended.wait()
+        await connect_all([one, two])
         assert one.ups == [(two.id, True)]
         assert two.ups == [(one.id, True)]
 
