@@ -68,10 +68,11 @@ class EntryIndex:
 
     def append(self, place: Place) -> None:
         """Add the place of the next entry."""
-        self._terms.append(place.term)
-        self._places.append(place.sequence << 32 | place.offset)
-        self._lengths.append(place.length)
-        self._payload_lengths.append(place.payload_length)
+        term, sequence, offset, length, payload_length = place
+        self._terms.append(term)
+        self._places.append(sequence << 32 | offset)
+        self._lengths.append(length)
+        self._payload_lengths.append(payload_length)
 
     def append_missing(self) -> None:
         """Add an entry that could not be read; its term is taken to be that before it."""

@@ -325,7 +325,7 @@ def _walk(state: Recovered, file: _File, header: Record, mender: Mender | None) 
         offset += record.length
         state.checksum = record.checksum
         state.records += 1
-        if record.kind == Kind.SYNC_MARK:
+        if record.kind == records.SYNC_MARK:
             state.last_mark_offset, state.last_mark_end = record.offset, offset
     state.bytes_read += offset
     state.tail_offset = state.last_mark_offset // PAGE_BYTES * PAGE_BYTES
@@ -409,37 +409,34 @@ def _take(state: Recovered, sequence: int, record: Record) -> None:
     if state.open_gap is not None:
         _close_gap(state, state.open_gap, record)
     last = state.index.last_index
-    parts = record.entry
+    kind, parts = record.kind, record.entry
     if parts is not None:
         if record.index != last + 1 or parts.term < state.index.term(last):
             raise corrupt(state.directory, last + 1, f"entry {record.index} follows {last}")
         place = Place(parts.term, sequence, record.offset, record.length, parts.payload_length)
         state.index.append(place)
-    elif record.kind == Kind.HARD_STATE:
-        hard_state = records.parse_hard_state(record.data)
-        if hard_state.term < state.hard_state.term or hard_state.commit > last:
+    elif kind == records.HARD_STATE:
+        hard_state, before = records.parse_hard_state(record.data), state.hard_state
+        if hard_state.term < before.term or hard_state.commit > last:
             raise corrupt(state.directory, last + 1, "the hard state contradicts the entries")
         state.hard_state = hard_state
         state.is_vote_known = True
-        if hard_state.vote not in state.votes[-_VOTES_MAX:]:
-            state.votes.append(hard_state.vote)
-    elif record.kind == Kind.TRUNCATION:
+        vote = hard_state.vote
+        if (vote != before.vote or not state.votes) and vote not in state.votes[-_VOTES_MAX:]:
+            state.votes.append(vote)
+    elif kind == Kind.TRUNCATION:
         if not state.hard_state.commit < record.index <= last:
             raise corrupt(state.directory, record.index, "a committed entry is truncated")
         state.index.truncate(record.index)
         for gap in state.gaps:
             gap.truncate(record.index)
-    elif record.kind == Kind.SYNC_MARK:
+    elif kind == Kind.SYNC_MARK:
         if not records.is_mark(state.header.mark_key, record.data, sequence, record.offset):
             raise corrupt(state.directory, last + 1, "a sync mark is not at its place")
-    elif (
-        record.kind == Kind.NETWORK
-        and len(record.data) == 32
-        and state.network in (None, record.data)
-    ):
+    elif kind == Kind.NETWORK and len(record.data) == 32 and state.network in (None, record.data):
         state.network = record.data
     else:
-        raise corrupt(state.directory, last + 1, f"a record of kind {record.kind} is impossible")
+        raise corrupt(state.directory, last + 1, f"a record of kind {kind} is impossible")
 
 
 def _finish(state: Recovered, mender: Mender | None) -> None:

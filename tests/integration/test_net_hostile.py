@@ -279,7 +279,7 @@ async def test_streams_of_one_connection_are_bounded() -> None:
 
 async def test_nothing_is_served_before_hello(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection whose hello never comes gets nothing, and ends."""
-    attacker, victim, honest = make_places(3, hello_timeout_s=1.0)
+    attacker, victim, honest = make_places(3, hello_timeout_s=2.0)
     introduce([victim, honest])
     victim.allowed.add(attacker.id)
     attacker.allowed.add(victim.id)
@@ -290,9 +290,11 @@ async def test_nothing_is_served_before_hello(monkeypatch: pytest.MonkeyPatch) -
         with trio.fail_after(DEADLINE_S):
             while not (links := victim.network._links.to(attacker.id)):
                 await wait_all_tasks_blocked(0.01)
+            while not (mine := attacker.network._links.to(victim.id)):
+                await wait_all_tasks_blocked(0.01)
         host = attacker.network._host
         assert host is not None
-        (link,) = attacker.network._links.to(victim.id)
+        (link,) = mine
         stream = await host.open_stream(link, [TProtocol(f"{PREFIX}/status/1")])
         await stream.write(encode_frame(WHOLE, struct.pack(">BI", 0, 1) + b"?"))
         with trio.fail_after(DEADLINE_S):
