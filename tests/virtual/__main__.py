@@ -1,11 +1,11 @@
-"""`python -m tests.virtual --seeds N [--seed S] [--changing] [--trace] [--jobs J]`: run seeds."""
+"""`python -m tests.virtual --seeds N [--seed S] [--changing] [--pruning] [--trace]`: run seeds."""
 
 import argparse
 import sys
 import time
 from itertools import count, islice
 
-from tests.virtual.run import is_changing
+from tests.virtual.run import is_changing, is_pruning
 from tests.virtual.summary import SEEDS_FILE, Summary, run_seeds
 
 
@@ -16,13 +16,19 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--trace", action="store_true", help="print everything that happens")
     parser.add_argument("--changing", action="store_true", help="only those whose city changes")
+    parser.add_argument("--pruning", action="store_true", help="only those that keep few blocks")
     parser.add_argument("--jobs", type=int, default=1, help="how many processes")
     parser.add_argument("--hashes", action="store_true", help="print each seed's trace hash")
     arguments = parser.parse_args()
     summary = Summary()
     started_s = time.monotonic()
-    every = count(arguments.seed)
-    seeds = islice(filter(is_changing, every) if arguments.changing else every, arguments.seeds)
+    found = (
+        seed
+        for seed in count(arguments.seed)
+        if (is_changing(seed) or not arguments.changing)
+        and (is_pruning(seed) or not arguments.pruning)
+    )
+    seeds = islice(found, arguments.seeds)
     for outcome in run_seeds(seeds, jobs=arguments.jobs, is_traced=arguments.trace):
         summary.add(outcome)
         if arguments.hashes:

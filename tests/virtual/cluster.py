@@ -124,6 +124,11 @@ class Cluster:
         """Whether nodes may come and go."""
         return len(self.names) > len(self.city.genesis.nodes)
 
+    @property
+    def is_pruning(self) -> bool:
+        """Whether nodes keep few blocks."""
+        return self._ledger.keep_blocks > 0
+
     def peers_of(self, number: int) -> tuple[str, ...]:
         """What `net.peers` of a node says that is to know all others."""
         others = [name for name in self.names if name != self.names[number]]

@@ -30,6 +30,21 @@ KILL_POINTS: Final = (
     "before send VoteAnswer",
     "before send Append",
 )
+PRUNE_POINTS: Final = (
+    "before begin",
+    "after begin",
+    "after base_records",
+    "after add",
+    "before finish",
+    "after finish",
+    "before publish",
+    "after publish",
+    "before remove_files",
+    "after remove_files",
+    "before prune",
+    "after prune",
+)
+"""In the order in which they are passed (`node/pruning.py`, `node/base_fetching.py`)."""
 _CLOCK_STEPS_MS: Final = (-3_600_000, -10_000, 3000, 10_000, 3_600_000)
 
 
@@ -39,7 +54,10 @@ class Storm:
     def __init__(
         self, cluster: Cluster, clients: Clients, changes: Mapping[str, "Fault"] | None = None
     ) -> None:
-        """`changes` strike as often as all faults together do."""
+        """`changes` strike as often as all faults together do.
+
+        So does what leaves a node behind where blocks are pruned.
+        """
         self.cluster = cluster
         self.clients = clients
         self.operator = Operator(cluster)
@@ -52,7 +70,8 @@ class Storm:
         self._number = 0
         share = self.random.choice((0.15, 0.3, 0.6))
         drawn = [name for name in KINDS if self.random.random() < share]
-        self._tables = [{name: KINDS[name] for name in drawn}, changes or {}]
+        behind = LEFT_BEHIND if cluster.is_pruning else {}
+        self._tables = [{name: KINDS[name] for name in drawn}, changes or {}, behind]
         self._gap_s = self.random.choice((0.4, 0.8, 2.0))
 
     def begin(self) -> None:
@@ -108,9 +127,10 @@ class Storm:
 
     def start_later(self, host: Host, mean_s: float = 1.0) -> None:
         """Start a node that is about to end; however long that takes."""
-        self.later(self.duration(mean_s), partial(self._start, host))
+        self.later(self.duration(mean_s), partial(self.start, host))
 
-    def _start(self, host: Host) -> None:
+    def start(self, host: Host) -> None:
+        """Start a node, once it has ended."""
         if host.ended.is_set():
             self.cluster.start(host)
         elif not self.is_over and (not host.is_up or host.is_dead):
@@ -246,7 +266,8 @@ def _kill_at_step(storm: Storm) -> None:
 def _kill_at_point(storm: Storm) -> None:
     host = storm.victim()
     if host is not None:
-        host.kill_at = storm.random.choice(KILL_POINTS)
+        points = PRUNE_POINTS if storm.cluster.is_pruning else ()
+        host.kill_at = storm.random.choice((*KILL_POINTS, *points))
         storm.later(storm.duration(6), partial(_start_again, storm, host))
         storm.struck()
 
@@ -261,6 +282,15 @@ def _kill_all(storm: Storm) -> None:
         host.kill()
         storm.start_later(host, 0.3)
     storm.struck()
+
+
+def _leave_behind(storm: Storm) -> None:
+    """Away for so long that the others prune what it lacks; one at a time."""
+    host = storm.victim()
+    if host is not None and all(other.is_up for other in storm.cluster.hosts):
+        host.kill()
+        storm.later(storm.random.uniform(1, 5), partial(storm.start, host))
+        storm.struck()
 
 
 def _stop(storm: Storm) -> None:
@@ -399,3 +429,5 @@ KINDS: Final[dict[str, Fault]] = {
     "everywhere at once": _everywhere_at_once,
 }
 """Every kind of fault by its name; the order is part of what a seed means."""
+LEFT_BEHIND: Final[dict[str, Fault]] = {"left behind": _leave_behind}
+"""What makes a node of a city that prunes need a base of others."""

@@ -8,6 +8,7 @@ in a memory that nobody looks at. A pause holds all tasks of the node back, as S
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -18,6 +19,7 @@ from p2pcity.city.membership import State
 from p2pcity.errors import LedgerError, P2PCityError, SyncFailedError, Unavailable
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.node.assembly import Parts
+from p2pcity.node.base_fetching import BaseComplete
 from p2pcity.node.config import Config
 from p2pcity.node.identity import Identity
 from p2pcity.node.log_repair import LogRepair
@@ -112,6 +114,7 @@ class Host:
         self.ended = trio.Event()
         self.ended.set()
         self.stopped_by: LedgerError | None = None
+        self._begins_anew = self._is_told_to_stop = False
         self._durable: Durable | None = None
         self._root = root
         self._directory = root / "0"
@@ -304,8 +307,19 @@ class Host:
     # -- lives -------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """One life, from the start to whatever ends it; the cluster's nursery has it."""
+        """One life, from the start to whatever ends it; the cluster's nursery has it.
+
+        A node that has fetched a base begins again by itself (`node.main`).
+        """
+        self._is_told_to_stop = False
+        await self._run_once()
+        while self._begins_anew and not self._is_told_to_stop:
+            self.ended = trio.Event()
+            await self._run_once()
+
+    async def _run_once(self) -> None:
         PROCESS.set(self)
+        self._begins_anew = False
         self.life += 1
         self.is_dead = False
         self.forgive()
@@ -329,6 +343,11 @@ class Host:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
+        if isinstance(error, BaseComplete):
+            self.world.struck["base fetched"] += 1
+            self.world.note("begins anew", self)
+            self._begins_anew = True
+            return
         if isinstance(error, SyncFailedError) and self.failing:
             self.stopped_by = error
             self.world.note("stopped", self, type(error).__name__)
@@ -362,8 +381,9 @@ class Host:
 
     async def _take_part(self, stores: Stores) -> None:
         self._durable = Durable(stores.raft_log)
+        node = replace(self.config.node, data_dir=self._directory)
         parts = WatchedParts(
-            self.config,
+            replace(self.config, node=node),
             self.papers,
             stores,
             self.now_ms,
@@ -446,6 +466,7 @@ class Host:
             self.world.note("stop", self, self.life)
             with suppress(Gone):
                 await self.ask(lambda _: hand_over(self.parts), 5.0)
+        self._is_told_to_stop = True
         self._scope.cancel()
         await self.ended.wait()
 

@@ -1,7 +1,6 @@
 """Whole nodes that keep few blocks, and what is asked of them about those that are gone."""
 
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 import pytest
 
@@ -9,17 +8,14 @@ from p2pcity.api.service import Cursor, EventFilter
 from p2pcity.errors import Pruned
 from tests.short_intervals import short_intervals
 from tests.virtual.host import Host
+from tests.virtual.run import BASE_INTERVAL, PRUNED
 from tests.virtual.stage import Scene, play
-
-INTERVAL: Final = 8
-KEPT: Final = 8
-SEGMENT_BYTES: Final = 8_000
 
 
 def play_pruned(course: Callable[[Scene], Awaitable[None]], *, is_busy: bool = False) -> None:
-    """Play a scenario on nodes that have a base every INTERVAL blocks, and prune to it."""
-    with short_intervals(INTERVAL):
-        play(course, is_busy=is_busy, keep_blocks=KEPT, segment_bytes_max=SEGMENT_BYTES)
+    """Play a scenario on nodes that have a base every BASE_INTERVAL blocks, and prune to it."""
+    with short_intervals(BASE_INTERVAL):
+        play(course, is_busy=is_busy, **PRUNED)
 
 
 def first_height(host: Host) -> int:

@@ -9,8 +9,8 @@ import gc
 import os
 import tempfile
 import traceback
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ import trio
 
 from p2pcity.api.service import Cursor
 from p2pcity.errors import P2PCityError
+from tests.short_intervals import short_intervals
 from tests.sim.checkers import Violation, check
 from tests.sim.city import SPARES_MAX
 from tests.virtual import faults_members
@@ -34,9 +35,12 @@ from tests.virtual.operator import Operator
 from tests.virtual.world import World
 
 STORM_S: Final = 7.0
-CHANGES_STORM_S: Final = 10.0
+LONG_STORM_S: Final = 10.0
 PEACE_S: Final = 40.0
 ACKNOWLEDGED_MIN: Final = 10
+BASE_INTERVAL: Final = 8
+PRUNED: Final[Mapping[str, Any]] = {"keep_blocks": 8, "segment_bytes_max": 8_000}
+"""How nodes keep few blocks, with a base at each multiple of BASE_INTERVAL."""
 _MEMORY: Final = Path("/dev/shm")
 
 
@@ -109,7 +113,8 @@ def _run_in(root: Path, outcome: Outcome, is_traced: bool) -> None:
 
     async def main() -> None:
         world = World(outcome.seed, is_traced=is_traced)
-        with quiet_logs(world):
+        pruning = short_intervals(BASE_INTERVAL) if is_pruning(outcome.seed) else nullcontext()
+        with quiet_logs(world), pruning:
             cluster = _draw_cluster(world, root)
             clients = Clients(cluster)
             made.append((world, cluster, clients))
@@ -179,6 +184,11 @@ def is_changing(seed: int) -> bool:
     return Random(f"{seed}/city changes").random() < 0.4
 
 
+def is_pruning(seed: int) -> bool:
+    """Whether the nodes of a seed keep few blocks: three seeds of ten, likewise."""
+    return Random(f"{seed}/few blocks are kept").random() < 0.3
+
+
 def _draw_cluster(world: World, root: Path) -> Cluster:
     random = world.random("cluster")
     orderers, observers = random.choice(((3, 0), (3, 0), (3, 0), (3, 1), (3, 1), (4, 0), (5, 0)))
@@ -190,6 +200,8 @@ def _draw_cluster(world: World, root: Path) -> Cluster:
             "promotion_ms": draws.choice((100, 500, 2000)),
             "has_peers_listed": True,
         }
+    if is_pruning(world.seed):
+        changes |= PRUNED
     return Cluster(
         world,
         root,
@@ -213,7 +225,7 @@ async def _course(cluster: Cluster, clients: Clients, outcome: Outcome) -> None:
     changes = faults_members.KINDS if cluster.is_changing else None
     storm = Storm(cluster, clients, changes)
     storm.begin()
-    await trio.sleep(CHANGES_STORM_S if changes else STORM_S)
+    await trio.sleep(LONG_STORM_S if changes or cluster.is_pruning else STORM_S)
     storm.end()
     await make_peace(cluster, clients)
     outcome.seconds = world.now

@@ -5,24 +5,10 @@ from typing import Final
 import pytest
 import trio
 
+from tests.virtual.faults import PRUNE_POINTS
 from tests.virtual.pruned_scene import first_height, play_pruned, resubmit_what_was_pruned
 from tests.virtual.stage import Scene
 
-# In the order in which they are passed (`node/pruning.py`).
-PRUNE_POINTS: Final = (
-    "before begin",
-    "after begin",
-    "after base_records",
-    "after add",
-    "before finish",
-    "after finish",
-    "before publish",
-    "after publish",
-    "before remove_files",
-    "after remove_files",
-    "before prune",
-    "after prune",
-)
 _FEW_POINTS: Final = ("after add", "after finish", "after publish", "after remove_files")
 
 

@@ -8,13 +8,15 @@ from typing import Final
 
 import pytest
 
-from tests.virtual.run import is_changing
+from tests.virtual.run import is_changing, is_pruning
 from tests.virtual.summary import Summary, kept_seeds, run_seeds
 
 SEEDS: Final = 2
 SEEDS_LONG: Final = 300
 KINDS_MIN: Final = 25
 CHANGING_MIN: Final = 100
+PRUNING: Final = 9
+PRUNING_MIN: Final = 60
 
 
 def _run(seeds: Iterable[int]) -> Summary:
@@ -30,18 +32,22 @@ def _run(seeds: Iterable[int]) -> Summary:
 
 @pytest.mark.scenario("D1", tier="T")
 def test_seeds_hold() -> None:
-    """Every seed holds all that must always hold, whether its city changes or not."""
-    seeds = [*range(SEEDS), *kept_seeds()]
+    """Every seed holds all that must always hold, whether its city changes, prunes or neither."""
+    seeds = [*range(SEEDS), PRUNING, *kept_seeds()]
     assert any(map(is_changing, seeds))
-    assert _run(seeds).sums["changes"] > 0
+    assert is_pruning(PRUNING)
+    summary = _run(seeds)
+    assert summary.sums["changes"] > 0
+    assert summary.struck["base fetched"] > 0
 
 
 @pytest.mark.long
-@pytest.mark.scenario("D1", "D4", tier="T")
+@pytest.mark.scenario("D1", "D4", "D7", "D10", tier="T")
 def test_many_seeds_hold() -> None:
-    """The same, of hundreds of seeds; in more than a hundred of them the city changes."""
+    """The same, of hundreds of seeds; in many of them the city changes, or prunes."""
     seeds = range(1000, 1000 + SEEDS_LONG)
     assert sum(map(is_changing, seeds)) >= CHANGING_MIN
+    assert sum(map(is_pruning, seeds)) >= PRUNING_MIN
     summary = _run(seeds)
     assert len(summary.struck) >= KINDS_MIN
     print(summary.text(0.0))
