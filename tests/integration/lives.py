@@ -43,6 +43,7 @@ _SMALL_FILES: Final = "tests.integration.small_files"
 _LIVES_A_NETWORK: Final = 40
 _WAIT_MS: Final = 2_000
 _ANSWER_S: Final = 10.0
+_TRACED: Final = 4
 Role = Literal["leader", "follower", "acceptor"]
 """What the victim is: an acceptor is a follower that clients do not wait for."""
 
@@ -52,13 +53,19 @@ class Fault:
     """What strace does to which system calls, and how the process ends by it.
 
     `text` is completed with the number of the call that is struck; with `paths` only calls on
-    these files of the data directory count.
+    these files of the data directory count. `is_each_commit` says that each commit makes one:
+    then the victim is traced, which makes it slow, for the last few commits alone.
     """
 
     calls: str
     text: str
     exit_code: int
     paths: tuple[str, ...] = ()
+    is_each_commit: bool = False
+
+    def untraced(self, number: int) -> int:
+        """How many commits pass before the call of that number is near."""
+        return max(0, number - 1 - number % _TRACED) if self.is_each_commit else 0
 
     def __str__(self) -> str:
         """The calls and the files."""
@@ -147,16 +154,16 @@ class Lives:
         if role == "leader":
             self.lead(pid)
         begin = len(self.told)
-        text = f"{fault.text}:when={number}"
+        untraced = fault.untraced(number)
+        for _ in range(untraced):
+            self._commit(role)
+        text = f"{fault.text}:when={number - untraced}"
         paths = [self.data / name for name in fault.paths]
         with Strace(pid, self._report, fault.calls, text, paths=paths) as trace:
-            for _ in range(commits):
+            for _ in range(commits - untraced):
                 if is_gone(pid):
                     break
-                if role == "acceptor":
-                    self._accept()
-                else:
-                    self._submit((VICTIM, *SURVIVORS))
+                self._commit(role)
             is_struck = trace.struck > 0 or is_gone(pid)
             if is_struck:
                 wait_until(lambda: is_gone(pid), "the victim ends", poll_s=0.005)
@@ -166,6 +173,13 @@ class Lives:
         self._submit(SURVIVORS)
         self._course.acknowledged += len(self.told) - begin
         return is_struck
+
+    def _commit(self, role: Role) -> None:
+        """One step of the workload."""
+        if role == "acceptor":
+            self._accept()
+        else:
+            self._submit((VICTIM, *SURVIVORS))
 
     def live_until(self, role: Role, when: str, step: str, count: int) -> bool:
         """One life, ended before or after a step of `failpoints`; False when it lived on."""

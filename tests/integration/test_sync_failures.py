@@ -10,13 +10,13 @@ from typing import Final
 
 import pytest
 
-from tests.integration.lives import SYNC_FAILED, Course, Fault, Lives, Role, strike_at
+from tests.integration.lives import COMMITS, SYNC_FAILED, Course, Fault, Lives, Role, strike_at
 from tests.integration.strace import needs_strace
 from tests.integration.warm_nodes import WarmStart
 
 pytestmark = [pytest.mark.integration, needs_strace]
 
-DATA: Final = Fault("fdatasync", "error=EIO", SYNC_FAILED)
+DATA: Final = Fault("fdatasync", "error=EIO", SYNC_FAILED, is_each_commit=True)
 NAMES: Final = Fault("fsync", "error=EIO", SYNC_FAILED)
 OUTBOX: Final = Fault("fdatasync", "error=EIO", SYNC_FAILED, ("outbox.db", "outbox.db-wal"))
 VIEWS: Final = Fault("fdatasync", "error=EIO", SYNC_FAILED, ("views.db", "views.db-wal"))
@@ -61,8 +61,7 @@ def test_each_sync_of_a_start_fails(tmp_path: Path, calls: str) -> None:
 @both_roles
 @pytest.mark.scenario("A11", tier="P")
 def test_every_sync_of_the_log_fails(tmp_path: Path, role: Role) -> None:
-    # EIO at one is like EIO at the next; what differs is what the log has by then.
-    assert strike_at(tmp_path, role, DATA, commits=60).struck >= 60
+    assert strike_at(tmp_path, role, DATA).struck >= COMMITS
 
 
 @pytest.mark.long

@@ -11,7 +11,7 @@ from tests.integration.strace import needs_strace
 pytestmark = [pytest.mark.integration, needs_strace]
 
 # The directory is synced with fsync (when a file is new), everything else with fdatasync.
-DATA: Final = Fault("fdatasync", "signal=KILL", KILLED)
+DATA: Final = Fault("fdatasync", "signal=KILL", KILLED, is_each_commit=True)
 NAMES: Final = Fault("fsync", "signal=KILL", KILLED)
 OUTBOX: Final = Fault("fdatasync", "signal=KILL", KILLED, ("outbox.db", "outbox.db-wal"))
 VIEWS: Final = Fault("fdatasync", "signal=KILL", KILLED, ("views.db", "views.db-wal"))
