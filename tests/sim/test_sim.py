@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from typing import Final
 
@@ -33,7 +34,8 @@ def test_seeds_hold() -> None:
 @pytest.mark.long
 def test_more_seeds_hold() -> None:
     """Some thousands more."""
-    _hold(SEEDS_LONG)
+    started_s = time.monotonic()
+    print(_hold(SEEDS_LONG).text(time.monotonic() - started_s))
 
 
 def test_a_seed_is_one_run() -> None:
