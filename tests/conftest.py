@@ -22,7 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
             structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
         ]
     )
-    if os.environ.get("P2PCITY_RECORD"):
+    if os.environ.get("TESTS_RECORD"):
         config.pluginmanager.register(Recorder(), "recorder")
 
 
@@ -37,13 +37,13 @@ def _outside(variable: str, default: str) -> Path:
 @pytest.fixture(scope="session")
 def shared_vectors() -> Path:
     """Third parties' vectors (Wycheproof, RFC 8949, COSE...): not part of the project."""
-    return _outside("P2PCITY_VECTORS", "vectors")
+    return _outside("TESTS_VECTORS", "vectors")
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real input for acceptance runs (NYC 311): not part of the project."""
-    return _outside("P2PCITY_DATA", "data")
+    return _outside("TESTS_DATA", "data")
 
 
 @pytest.fixture

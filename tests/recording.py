@@ -1,4 +1,4 @@
-"""With P2PCITY_RECORD=1, what became of each long test goes into a file (see conftest.py).
+"""With TESTS_RECORD=1, what became of each long test goes into a file (see conftest.py).
 
 tests/long_results.json has one line a test: outcome, date, commit and seconds of its last run
 (all cases of a parametrized test together). `tests/scenarios.md` shows them.

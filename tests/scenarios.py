@@ -5,7 +5,7 @@ class, on one `pytest.param`, or as the module's `pytestmark`; a story of the co
 that begin its first line (`# D4: ...`). Both are read from the source, so nothing is run here.
 What a test needs of the machine shows in its marks: a skip without root (`os.geteuid`), a mark
 named `needs_strace`, or `needs="root"` in the scenario mark when a part of it does.
-The last results of long tests are those that `P2PCITY_RECORD=1 make test-long` wrote down.
+The last results of long tests are those that `TESTS_RECORD=1 make test-long` wrote down.
 """
 
 import ast
@@ -135,7 +135,7 @@ def table(found: list[Shown], results: dict[str, Any]) -> str:
         "Written by `python -m tests.scenarios`; `tests/scenarios.py` says how a test gets in.",
         "Tiers: S the core or whole ordering nodes in a loop, T whole nodes on virtual time,",
         "P real processes, U unit and property tests; `T/P` asks for one of the two.",
-        "Results of long tests are those of the last `P2PCITY_RECORD=1 make test-long`.",
+        "Results of long tests are those of the last `TESTS_RECORD=1 make test-long`.",
         "",
         "| id | what is done | asks for | tier | tests | run by | last result |",
         "|---|---|---|---|---|---|---|",

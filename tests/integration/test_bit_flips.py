@@ -25,7 +25,7 @@ from tests.segment_case import flip, last_file
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
 
-FLIPS: Final = int(os.environ.get("P2PCITY_BIT_FLIPS", "1000"))
+FLIPS: Final = int(os.environ.get("TESTS_BIT_FLIPS", "1000"))
 AT_ONCE: Final = 25
 REPAIRED_S: Final = 30.0
 SAID: Final = ("log_repaired", "log_damage_left")

@@ -13,9 +13,9 @@ from tests.bad_input_city import clean_environment, command_line
 
 pytestmark = pytest.mark.integration
 
-SEEDS: Final = int(os.environ.get("P2PCITY_CHAOS_SEEDS", "2"))
-FIRST_SEED: Final = int(os.environ.get("P2PCITY_CHAOS_FIRST_SEED", "1"))
-SECONDS: Final = int(os.environ.get("P2PCITY_CHAOS_SECONDS", "60"))
+SEEDS: Final = int(os.environ.get("TESTS_CHAOS_SEEDS", "2"))
+FIRST_SEED: Final = int(os.environ.get("TESTS_CHAOS_FIRST_SEED", "1"))
+SECONDS: Final = int(os.environ.get("TESTS_CHAOS_SECONDS", "60"))
 DEADLINE_S: Final = 420.0
 
 
@@ -63,7 +63,7 @@ def test_a_short_run_and_its_history(tmp_path: Path) -> None:
 @pytest.mark.scenario("C1", "C2", "C3", "C4", "C7", "C11", "C12", tier="P")
 @pytest.mark.scenario("B3", "C10", "E2", "E5", "E6", tier="P")
 def test_seeds_with_everything_that_this_machine_allows() -> None:
-    """P2PCITY_CHAOS_SEEDS runs of P2PCITY_CHAOS_SECONDS from P2PCITY_CHAOS_FIRST_SEED on."""
+    """TESTS_CHAOS_SEEDS runs of TESTS_CHAOS_SECONDS from TESTS_CHAOS_FIRST_SEED on."""
     sums: Counter[str] = Counter()
     for seed in range(FIRST_SEED, FIRST_SEED + SEEDS):
         nodes = 5 if seed % 4 == 0 else 3

@@ -35,7 +35,7 @@ from tests.integration.process_case import (
 
 pytestmark = pytest.mark.integration
 
-ROUNDS: Final = int(os.environ.get("P2PCITY_KILL_ROUNDS", "2"))
+ROUNDS: Final = int(os.environ.get("TESTS_KILL_ROUNDS", "2"))
 LONG_ROUNDS: Final = 100
 HAND_OVERS: Final = 24
 STOPS_MAX: Final = 5

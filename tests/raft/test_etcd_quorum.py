@@ -1,7 +1,7 @@
 """etcd's tables for majorities and joint majorities, run as they are against our arithmetic.
 
 The tables are not part of this project: they are read from `../shared/vectors` or from
-P2PCITY_VECTORS, and the tests skip when they are not there.
+TESTS_VECTORS, and the tests skip when they are not there.
 """
 
 import os
@@ -16,7 +16,7 @@ import pytest
 from p2pcity.raft import quorum
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
-VECTORS: Final = Path(os.environ.get("P2PCITY_VECTORS") or ROOT.parent / "shared" / "vectors")
+VECTORS: Final = Path(os.environ.get("TESTS_VECTORS") or ROOT.parent / "shared" / "vectors")
 TABLES: Final = VECTORS / "etcd-raft-testdata" / "quorum" / "testdata"
 FILES: Final = ("joint_commit", "joint_vote", "majority_commit", "majority_vote")
 VOTES: Final = {"y": True, "n": False}
