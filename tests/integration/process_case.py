@@ -27,6 +27,7 @@ from p2pcity.crypto.keys import PrivateKey
 from p2pcity.wire import transaction
 from p2pcity.wire.event import Event
 from p2pcity.wire.transaction import Carried
+from tests.integration.warm_nodes import launch_warm
 
 AUTHOR: Final = "load"
 ELECTION_S: Final = 0.5
@@ -75,6 +76,8 @@ def kept_running(
     errors: Collection[str] = (),
 ) -> Iterator[None]:
     """Start a network that was made, and end it, as `running_network` says."""
+    for node in network.nodes:
+        node.launch = launch_warm
     try:
         if start is None:
             network.start()

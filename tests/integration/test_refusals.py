@@ -29,6 +29,7 @@ from p2pcity.wire.event import Event
 from p2pcity.wire.hello import Hello
 from p2pcity.wire.transaction import join_carried, split_carried
 from tests.bad_input_city import HOUR_MS, p2pcity
+from tests.integration.warm_nodes import launch_warm
 from tests.net_case import Place, Relay, free_port, running
 
 pytestmark = pytest.mark.integration
@@ -42,6 +43,8 @@ STRANGERS = 20
 def network(tmp_path: Path) -> Iterator[LocalNetwork]:
     """Two nodes in one genesis; the first, which orders alone, runs."""
     made = LocalNetwork.create(tmp_path / "net", nodes=2, orderers=1, authors=(AUTHOR,))
+    for node in made.nodes:
+        node.launch = launch_warm
     try:
         made.start(["node1"])
         made.wait_ready(["node1"])

@@ -293,6 +293,10 @@ def slow_disk(site: Site, strike: Strike) -> Acting:
         )
         try:
             yield
+            # A machine that is busy attaches late: the node is held up before it is let go.
+            until_s = time.monotonic() + _SEEN_S
+            while b"(DELAYED)" not in seen.read_bytes() and time.monotonic() < until_s:
+                time.sleep(_POLL_S)
         finally:
             tracer.send_signal(SIGINT)
             try:

@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import IO, Final, Protocol
 
 from p2pcity.api.client import Client
 from p2pcity.cli.testnet import signals
@@ -22,6 +23,17 @@ from p2pcity.node.config_reading import load
 _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 _POLL_S: Final = 0.02
 _TAIL_BYTES: Final = 64 * 1024
+
+
+class Process(Protocol):
+    """A process as whoever started it knows it, such as `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
+    def poll(self) -> int | None:
+        """Its exit code, minus the number of the signal that ended it; None while it runs."""
 
 
 class LocalNode:
@@ -42,7 +54,9 @@ class LocalNode:
         self.pid_file = self.directory / "node.pid"
         # What comes before `run --config FILE`; a test of clocks puts its own program in front.
         self.program: tuple[str, ...] = (sys.executable, "-m", "p2pcity")
-        self._process: subprocess.Popen[bytes] | None = None
+        # Tests that start hundreds of nodes fork them from a process that has all imports.
+        self.launch: Callable[[LocalNode, IO[bytes]], Process] = launch
+        self._process: Process | None = None
 
     def client(self, timeout_s: float = 10.0) -> Client:
         """Return a client of the node's Unix socket; nothing is opened yet."""
@@ -64,19 +78,9 @@ class LocalNode:
         """Start the process in a session of its own and return its pid; it must not run yet."""
         assert self.pid is None, f"{self.name} runs already"
         prepare_socket_directory(self.socket)
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("P2PCITY_")
-        }
         # Between its start and our knowing of it, a Ctrl-C would leave the process behind.
         with self.log_file.open("ab") as output, signals.deferred():
-            self._process = subprocess.Popen(
-                [*self.program, "run", "--config", str(self.config_file)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-            )
+            self._process = self.launch(self, output)
             self.pid_file.write_text(f"{self._process.pid}\n", encoding="ascii")
         return self._process.pid
 
@@ -149,3 +153,18 @@ class LocalNode:
         return os.fsencode(self.config_file) in arguments and any(
             b"p2pcity" in argument for argument in arguments[:3]
         )
+
+
+def launch(node: LocalNode, output: IO[bytes]) -> Process:
+    """Start a node's program, with what it prints going to `output`; returns its process."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("P2PCITY_")
+    }
+    return subprocess.Popen(
+        [*node.program, "run", "--config", str(node.config_file)],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+    )
