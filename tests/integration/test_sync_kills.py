@@ -1,11 +1,11 @@
-"""SIGKILL at every sync of a workload: the first, the second, ... until it has no more."""
+"""SIGKILL at every sync of a workload."""
 
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.integration.lives import COMMITS, KILLED, Fault, Role, strike_at
+from tests.integration.lives import COMMITS, EVERY_SYNC, KILLED, Fault, Role, strike_at
 from tests.integration.strace import needs_strace
 
 pytestmark = [pytest.mark.integration, needs_strace]
@@ -30,7 +30,7 @@ def test_killed_at_some_syncs(tmp_path: Path, role: Role) -> None:
 @both_roles
 @pytest.mark.scenario("A1", tier="P")
 def test_killed_at_every_sync_of_200_commits(tmp_path: Path, role: Role) -> None:
-    assert strike_at(tmp_path, role, DATA).struck >= COMMITS
+    assert strike_at(tmp_path, role, DATA, EVERY_SYNC).struck == COMMITS
 
 
 @pytest.mark.long
