@@ -100,6 +100,8 @@ class Cluster:
         self.by_name = {host.name: host for host in self.hosts}
         self.orderers = self.hosts[:orderers]
         self.nursery: trio.Nursery | None = None
+        # Changes that somebody asked for and has no answer to yet.
+        self.changes_open = 0
 
     def _make_host(self, number: int) -> Host:
         city = self.city

@@ -114,7 +114,7 @@ class Host:
         self.ended = trio.Event()
         self.ended.set()
         self.stopped_by: LedgerError | None = None
-        self._begins_anew = self._is_told_to_stop = False
+        self._begins_anew = self.is_stopping = False
         self._durable: Durable | None = None
         self._root = root
         self._directory = root / "0"
@@ -311,9 +311,9 @@ class Host:
 
         A node that has fetched a base begins again by itself (`node.main`).
         """
-        self._is_told_to_stop = False
+        self.is_stopping = False
         await self._run_once()
-        while self._begins_anew and not self._is_told_to_stop:
+        while self._begins_anew and not self.is_stopping:
             self.ended = trio.Event()
             await self._run_once()
 
@@ -462,11 +462,11 @@ class Host:
 
     async def stop(self) -> None:
         """SIGTERM: leadership is handed over, then all is closed in order."""
+        self.is_stopping = True
         if self.is_up:
             self.world.note("stop", self, self.life)
             with suppress(Gone):
                 await self.ask(lambda _: hand_over(self.parts), 5.0)
-        self._is_told_to_stop = True
         self._scope.cancel()
         await self.ended.wait()
 

@@ -62,12 +62,15 @@ class Operator:
 
     async def ask(self, host: Host, wanted: ChangeWanted) -> bool:
         """Ask one node for a change; whether it said that it is in effect."""
+        self.cluster.changes_open += 1
         try:
             return await host.ask(partial(self._change, host, wanted), _TIMEOUT_S + 1)
         except (Gone, LocalError, ConfigError) as error:
             # ConfigError: somebody else was there before, the node is gone, or there already.
             self._note_refusal(error)
             return False
+        finally:
+            self.cluster.changes_open -= 1
 
     async def _change(self, host: Host, wanted: ChangeWanted, service: NodeService) -> bool:
         await service.change_voters(wanted)
@@ -109,7 +112,12 @@ class Operator:
                 await trio.sleep(_RETRY_S)
 
     async def settle(self) -> None:
-        """Take in every node that the city does not know, and wait until all have their place."""
+        """Take in every node that the city does not know, and wait until all have their place.
+
+        What was asked for before may still remove one: it has its answer first.
+        """
+        while self.cluster.changes_open:  # noqa: ASYNC110 - many nodes, no one event
+            await trio.sleep(POLL_S)
         await self.until(lambda _: not self.strangers(), self._add_strangers)
         while self._is_moving():  # noqa: ASYNC110 - many nodes, no one event
             await trio.sleep(POLL_S)

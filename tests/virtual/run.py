@@ -236,7 +236,7 @@ async def make_peace(cluster: Cluster, clients: Clients) -> None:
     """Progress within the stated time once all faults are over."""
     clients.is_open = False
     with trio.move_on_after(PEACE_S) as scope:
-        while not all(host.is_up for host in cluster.hosts):
+        while not all(host.is_up and not host.is_stopping for host in cluster.hosts):
             # Some may be on their way out still: they start once they are gone.
             cluster.start()
             await trio.sleep(POLL_S)
