@@ -54,8 +54,8 @@ test: $(VENV)/.flights lint
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-long: $(VENV)/.flights
-	$(BIN)/python -m pytest -q -m long $(ARGS)
-	$(BIN)/python -m pytest -q tests/test_planted.py
+	$(BIN)/python -m pytest -q -m long $(ARGS); code=$$?; \
+	$(BIN)/python -m pytest -q tests/test_planted.py && exit $$code
 
 test-interop: $(READY)
 	@command -v npm >/dev/null || { echo "npm is missing; install Node.js 20 or later" >&2; exit 2; }

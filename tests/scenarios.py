@@ -12,7 +12,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -107,6 +107,8 @@ def _of_test(test: str, marks: list[ast.expr], root: re.Pattern[str]) -> Iterato
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.param":
                 cases += [word.value for word in node.keywords if word.arg == "marks"]
     common = " ".join(ast.unparse(mark) for mark in plain)
+    # Some cases of such a test run with the others; the rest take long and have their own line.
+    is_half_long = any("mark.long" in ast.unparse(case) for case in cases)
     for group in ([one] for one in (*plain, *cases)):
         text = f"{common} {ast.unparse(group[0])}"
         runs = "make test"
@@ -116,7 +118,10 @@ def _of_test(test: str, marks: list[ast.expr], root: re.Pattern[str]) -> Iterato
         needs = {*_NEEDS.findall(text), *(["root"] if root.search(text) else [])}
         for scenario, words in _scenario_marks(group[0]):
             named = {words["needs"]} if "needs" in words else set()
-            yield Shown(scenario, words.get("tier", ""), test, runs, tuple(sorted(needs | named)))
+            shown = Shown(scenario, words.get("tier", ""), test, runs, tuple(sorted(needs | named)))
+            yield shown
+            if is_half_long and group[0] in plain and runs == "make test":
+                yield replace(shown, runs="make test-long")
 
 
 def _scenario_marks(expression: ast.expr) -> Iterator[tuple[str, dict[str, str]]]:

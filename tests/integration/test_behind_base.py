@@ -1,6 +1,7 @@
 """A process that was away until everybody pruned what it lacks: it joins again under full load."""
 
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from p2pcity.cli.testnet.local_network import LocalNetwork
 from tests.integration.process_case import (
     AUTHOR,
     DEADLINE_S,
+    Acknowledgement,
     Author,
     Load,
     ask,
@@ -49,8 +51,16 @@ def p99_ms(durations_s: list[float]) -> int:
     return round(sorted(durations_s)[int(len(durations_s) * 0.99) - 1] * 1000)
 
 
+def check_told(network: LocalNetwork, name: str, told: Collection[Acknowledgement]) -> None:
+    """A node knows where everything stands that was acknowledged, pruned or not."""
+    with network.client(name) as client:
+        for one in told:
+            found = client.get_json(f"/v1/transactions/{one.id}", {"consistency": "local"})
+            assert (found["status"], found["height"]) == ("committed", one.height)
+
+
 @pytest.mark.long
-@pytest.mark.scenario("D7", tier="P")
+@pytest.mark.scenario("D7", "E2", tier="P")
 def test_a_follower_behind_every_base_joins_under_full_load(tmp_path: Path) -> None:
     network = LocalNetwork.create(
         tmp_path / "net", nodes=3, orderers=3, authors=(AUTHOR,), raft_preset="local"
@@ -101,6 +111,7 @@ def test_a_follower_behind_every_base_joins_under_full_load(tmp_path: Path) -> N
         for item, answer in zip(early, told, strict=True):
             again = submit(network, late, item.data, "committed")
             assert (again["id"], again["height"]) == (answer["id"], answer["height"])
+        check_told(network, late, load.acknowledged.values())
         assert load.count > KEEP_BLOCKS
         print(
             f"joined in {joined_s:.1f} s with {events.count('base_installed')} bases; "

@@ -14,12 +14,13 @@ from p2pcity.ledger import records
 from p2pcity.ledger.records import Kind, Record
 from tests.integration.process_case import (
     Load,
+    ask,
     log_lines,
     others,
     running_network,
     verify,
     wait_equal,
-    wait_serving,
+    wait_until,
 )
 from tests.segment_case import flip, last_file
 
@@ -57,14 +58,25 @@ def damage(network: LocalNetwork, name: str, rng: random.Random, flips: int) -> 
 
 
 def restart(network: LocalNetwork, name: str) -> tuple[float, Counter[str]]:
-    """Start a node; after how many seconds it served, and what its log said by then."""
+    """Start a node; after how many seconds it served, and what its log said by then.
+
+    Until its log is whole again it serves nothing, and takes no part in Raft.
+    """
     before = len(log_lines(network, name))
     begin_s = time.monotonic()
     network.restart(name)
-    wait_serving(network, name)
-    return time.monotonic() - begin_s, Counter(
-        line["event"] for line in log_lines(network, name)[before:]
-    )
+
+    def is_serving() -> bool:
+        served = ask(network, name, "/v1/blocks/1")
+        is_live = ask(network, name, "/livez") is not None
+        assert is_live or served is None, f"{name} serves before it is alive"
+        return is_live
+
+    wait_until(is_serving, f"{name} serves", deadline_s=2 * REPAIRED_S)
+    events = [line["event"] for line in log_lines(network, name)[before:]]
+    last = max(at for at, event in enumerate(events) if event in SAID)
+    assert "role" not in events[:last], f"{name} took part before its log was whole: {events}"
+    return time.monotonic() - begin_s, Counter(events)
 
 
 @pytest.mark.scenario("A5", tier="P")

@@ -240,6 +240,7 @@ def submit(host: Host, permit: str, wait: str = "committed") -> dict[str, Any]:
     return found
 
 
+@pytest.mark.scenario("C1", tier="P", needs="root")
 def test_three_hosts_by_the_words_of_the_readme(town: Town) -> None:
     exchange(town, lambda host: ("--announce", f"/ip4/{host.address}/tcp/4710"))
     town.wait_leader(town.hosts)
