@@ -16,6 +16,7 @@ from tests.integration.members_case import (
 )
 from tests.integration.process_case import (
     ELECTION_S,
+    Author,
     Load,
     ask,
     log_lines,
@@ -25,6 +26,13 @@ from tests.integration.process_case import (
     verify,
     wait_leader,
     wait_serving,
+)
+from tests.integration.relayed_case import (
+    check_promises_nothing,
+    raft_of,
+    running_relayed,
+    term_of,
+    wait_not_leading,
 )
 
 
@@ -77,6 +85,35 @@ def test_a_wiped_node_and_the_leader_are_replaced_under_load(tmp_path: Path) -> 
         network.node(leader).send(signal.SIGTERM)
         network.nodes = tuple(node for node in network.nodes if node.name != leader)
         verify(network, load.acknowledged.values())
+
+
+@pytest.mark.long
+@pytest.mark.scenario("D3", tier="P")
+def test_a_leader_removed_while_it_is_cut_off_disturbs_nobody(tmp_path: Path) -> None:
+    """It never heard of its removal: back among the others, it campaigns and is not heard."""
+    with running_relayed(tmp_path) as (network, wires):
+        author = Author(network)
+        with Load(network, clients=2) as load:
+            load.wait_more(30)
+            old = wait_leader(network)
+            rest = others(network, old)
+            cut, cut_s = wires.around([old]), time.monotonic()
+            wires.hold(cut)
+            load.targets = rest
+            wait_leader(network, rest)
+            wait_not_leading(network, old)
+            load.wait_more(10)
+            told = load.since(cut_s)[-1]
+            change(network, "remove", old)
+            term = term_of(network, rest)
+            wires.release(cut)
+            load.wait_more(200)
+            check_promises_nothing(network, old, author, told)
+            load.wait_more(200)
+            assert term_of(network, rest) == term
+            assert raft_of(network, old)["role"] != "leader"
+        assert sum(wires.held_bytes[wire] for wire in cut) > 0, "nothing was cut"
+        verify(network, load.acknowledged.values(), rest)
 
 
 @pytest.mark.long
