@@ -64,7 +64,7 @@ def restart(network: LocalNetwork, name: str) -> tuple[float, Counter[str]]:
     """
     before = len(log_lines(network, name))
     begin_s = time.monotonic()
-    network.restart(name)
+    network.start([name])
 
     def is_serving() -> bool:
         served = ask(network, name, "/v1/blocks/1")
