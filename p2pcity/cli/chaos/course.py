@@ -15,8 +15,8 @@ from p2pcity.cli.chaos import ledgers, nemeses, relayed_network
 from p2pcity.cli.chaos.checker import Findings, check
 from p2pcity.cli.chaos.clients import Clients, Recorder
 from p2pcity.cli.chaos.history import LedgerCopy, Operation, write_ledgers
-from p2pcity.cli.chaos.nemeses import Acting, Site
 from p2pcity.cli.chaos.plan import Strike, draw_again
+from p2pcity.cli.chaos.site import Acting, Site
 from p2pcity.cli.chaos.wires import Wires
 from p2pcity.cli.demo.watching import Watcher
 from p2pcity.cli.testnet.local_network import LocalNetwork
@@ -109,9 +109,9 @@ class Course:
                 self._wait_calm(recorder, "before the first fault")
                 site = Site(network, wires, watcher)
                 self._strike(site, recorder)
-                outcome.problems += site.findings
                 wires.mend()
                 site.start_ended(self._nodes)
+                outcome.problems += site.findings
                 outcome.mended_ns = time.monotonic_ns()
                 self._say("all faults are over")
                 network.wait_ready(deadline_s=_CALM_S)
