@@ -15,8 +15,8 @@ from p2pcity.cli.chaos import ledgers, nemeses, relayed_network
 from p2pcity.cli.chaos.checker import Findings, check
 from p2pcity.cli.chaos.clients import Clients, Recorder
 from p2pcity.cli.chaos.history import LedgerCopy, Operation, write_ledgers
-from p2pcity.cli.chaos.nemeses import Acting, Site
 from p2pcity.cli.chaos.plan import Strike, draw_again
+from p2pcity.cli.chaos.site import Acting, Site
 from p2pcity.cli.chaos.wires import Wires
 from p2pcity.cli.demo.watching import Watcher
 from p2pcity.cli.testnet.local_network import LocalNetwork
@@ -33,7 +33,10 @@ _POLL_S: Final = 0.05
 _CHECK_S: Final = 600.0
 _AGAIN_MAX: Final = 3
 # What a node may write as an error when it met such a fault; everything else is a bug.
-_MAY_SAY: Final = {"disk-full": ("No space left", "disk", "space"), "clock": ("clock_not_right",)}
+_MAY_SAY: Final = {
+    "disk-full": ("No space left", "the disk is full", "Make room"),
+    "clock": ("clock_not_right",),
+}
 
 Say = Callable[[str], None]
 
@@ -109,9 +112,9 @@ class Course:
                 self._wait_calm(recorder, "before the first fault")
                 site = Site(network, wires, watcher)
                 self._strike(site, recorder)
-                outcome.problems += site.findings
                 wires.mend()
                 site.start_ended(self._nodes)
+                outcome.problems += site.findings
                 outcome.mended_ns = time.monotonic_ns()
                 self._say("all faults are over")
                 network.wait_ready(deadline_s=_CALM_S)
@@ -217,7 +220,7 @@ class Course:
         """Read the logs for bugs, and let `p2pcity check` judge every data directory."""
         for node in network.nodes:
             self._outcome.problems += [
-                f"{node.name} wrote: {line}" for line in self._errors(node.log_file)
+                f"{node.name} wrote: {line}" for line in errors_in(node.log_file, self._names)
             ]
             done = subprocess.run(
                 [*_P2PCITY, "check", "--config", str(node.config_file), "--json"],
@@ -230,24 +233,27 @@ class Course:
                 said = (done.stdout + done.stderr).strip()[-500:]
                 self._outcome.problems.append(f"p2pcity check on {node.name}: {said}")
 
-    def _errors(self, log: Path) -> list[str]:
-        """Tracebacks and errors in a log, but for what the faults of this run explain."""
-        found = []
-        allowed = [word for name in self._names for word in _MAY_SAY.get(name, ())]
-        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-            fields: Any = None
-            if line.startswith("{"):
-                try:
-                    fields = json.loads(line)
-                except ValueError:
-                    # A node that was killed in the middle of a line.
-                    continue
-            is_error = "Traceback" in line or (
-                fields is not None and fields.get("level") in ("error", "critical")
-            )
-            if is_error and not any(word in line for word in allowed):
-                found.append(line[:300])
-        return found[:3]
+
+def errors_in(log: Path, names: Sequence[str]) -> list[str]:
+    """The first tracebacks and errors in a log that the nemeses `names` do not explain.
+
+    Nothing explains a traceback.
+    """
+    found = []
+    allowed = [word for name in names for word in _MAY_SAY.get(name, ())]
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        fields: Any = None
+        if line.startswith("{"):
+            try:
+                fields = json.loads(line)
+            except ValueError:
+                # A node that was killed in the middle of a line.
+                continue
+        is_error = fields is not None and fields.get("level") in ("error", "critical")
+        is_explained = any(word in line for word in allowed)
+        if "Traceback" in line or (is_error and not is_explained):
+            found.append(line[:300])
+    return found[:3]
 
 
 _P2PCITY: Final = (sys.executable, "-m", "p2pcity")

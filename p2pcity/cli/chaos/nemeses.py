@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from signal import SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM
@@ -20,12 +20,11 @@ from typing import Any, Final
 from p2pcity.api.client import ApiProblem, Unreachable
 from p2pcity.cli.chaos import shifted_clock
 from p2pcity.cli.chaos.plan import Strike
+from p2pcity.cli.chaos.site import Acting, Site
 from p2pcity.cli.chaos.wires import Wire, Wires
-from p2pcity.cli.demo.watching import Watcher
 from p2pcity.cli.testnet.local_network import LocalNetwork
 from p2pcity.cli.testnet.local_node import LocalNode
-
-Acting = Generator[None, None, int]
+from p2pcity.errors import SyncFailedError
 
 DISK_BYTES: Final = 1024 * 1024 * 1024
 DISK_FREE_BYTES_MIN: Final = 8 * 1024 * 1024
@@ -35,62 +34,6 @@ _SEEN_S: Final = 5.0
 _POLL_S: Final = 0.02
 _ASK_S: Final = 2.0
 _CLOCK_OFFSETS_S: Final = (-600, -60, -7, -2, 2, 7, 60, 600)
-
-
-class Site:
-    """What the nemeses act on; keeps two of them from meeting on one node's process."""
-
-    def __init__(self, network: LocalNetwork, wires: Wires, watcher: Watcher) -> None:
-        self.network = network
-        self.wires = wires
-        self.watcher = watcher
-        self.findings: list[str] = []
-        self._busy: set[str] = set()
-
-    def leader(self) -> str | None:
-        """The node that was last seen to lead, by the highest term."""
-        views = [view for view in self.watcher.views() if view.is_leader]
-        return max(views, key=lambda view: view.term or 0).name if views else None
-
-    def victim(self, strike: Strike, nodes: Sequence[str] | None = None) -> str | None:
-        """The node that a strike is for: of `nodes`, by default of those that are well."""
-        names = [
-            node.name
-            for node in self.network.nodes
-            if node.name not in self._busy and (nodes is None or node.name in nodes)
-        ]
-        leader = self.leader()
-        if strike.target == "leader" and leader in names:
-            return leader
-        if strike.target == "follower" and leader in names and len(names) > 1:
-            names.remove(leader)
-        return names[int(strike.chance * 997) % len(names)] if names else None
-
-    def group(self, strike: Strike, first: str, size: int) -> list[str]:
-        """`first` and others that are well, up to `size`."""
-        others = [
-            node.name
-            for node in self.network.nodes
-            if node.name not in self._busy and node.name != first
-        ]
-        start = int(strike.chance * 991) % len(others) if others else 0
-        return [first, *(others[start:] + others[:start])[: size - 1]]
-
-    @contextlib.contextmanager
-    def keeping(self, names: Sequence[str]) -> Iterator[None]:
-        """No other nemesis touches the processes of these nodes meanwhile."""
-        self._busy.update(names)
-        try:
-            yield
-        finally:
-            self._busy.difference_update(names)
-
-    def start_ended(self, names: Sequence[str]) -> None:
-        """Start those of these nodes that do not run."""
-        for name in names:
-            node = self.network.node(name)
-            if node.pid is None:
-                node.start()
 
 
 # -- processes ---------------------------------------------------------------------------------
@@ -107,8 +50,9 @@ def kill(site: Site, strike: Strike) -> Acting:
     struck = 0
     with site.keeping(names):
         nodes = [site.network.node(name) for name in names]
+        nodes = [node for node in nodes if node.send(SIGKILL)]
         for node in nodes:
-            node.send(SIGKILL)
+            site.explain(node.name, -SIGKILL)
         for node in nodes:
             node.wait_gone(time.monotonic() + _GONE_S)
             struck += node.exit_code == -SIGKILL
@@ -125,12 +69,13 @@ def term(site: Site, strike: Strike) -> Acting:
     with site.keeping([name]):
         node = site.network.node(name)
         struck = node.send(SIGTERM)
+        if struck:
+            site.explain(name, 0)
         if not node.wait_gone(time.monotonic() + _GONE_S):
             site.findings.append(f"{name} did not end within {_GONE_S:.0f} s of SIGTERM")
-            node.send(SIGKILL)
+            if node.send(SIGKILL):
+                site.explain(name, -SIGKILL)
             node.wait_gone(time.monotonic() + _GONE_S)
-        elif struck and node.exit_code != 0:
-            site.findings.append(f"{name} ended with exit code {node.exit_code} after SIGTERM")
         yield
         site.start_ended([name])
     return int(struck)
@@ -315,10 +260,11 @@ def disk_full(site: Site, strike: Strike) -> Acting:
     node = site.network.node(name)
     ballast = node.config.node.data_dir / "ballast"
     with site.keeping([name]):
+        site.explain(name, SyncFailedError.exit_code)
         try:
             _fill(ballast, 0 if strike.chance < 0.6 else DISK_FREE_BYTES_MIN // 2)
             yield
-            struck = node.pid is None or _says_disk(node)
+            struck = node.exit_code == SyncFailedError.exit_code or _says_disk(node)
         finally:
             ballast.unlink(missing_ok=True)
         site.start_ended([name])

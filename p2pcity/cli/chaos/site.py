@@ -1,0 +1,79 @@
+"""What the nemeses act on, and what they tell each other about the nodes."""
+
+import contextlib
+from collections.abc import Generator, Iterator, Sequence
+
+from p2pcity.cli.chaos.plan import Strike
+from p2pcity.cli.chaos.wires import Wires
+from p2pcity.cli.demo.watching import Watcher
+from p2pcity.cli.testnet.local_network import LocalNetwork
+
+Acting = Generator[None, None, int]
+"""A strike under way, as nemeses.py has it."""
+
+
+class Site:
+    """What the nemeses act on; keeps two of them from meeting on one node's process."""
+
+    def __init__(self, network: LocalNetwork, wires: Wires, watcher: Watcher) -> None:
+        self.network = network
+        self.wires = wires
+        self.watcher = watcher
+        self.findings: list[str] = []
+        self._busy: set[str] = set()
+        self._explained: dict[str, set[int]] = {node.name: set() for node in network.nodes}
+
+    def leader(self) -> str | None:
+        """The node that was last seen to lead, by the highest term."""
+        views = [view for view in self.watcher.views() if view.is_leader]
+        return max(views, key=lambda view: view.term or 0).name if views else None
+
+    def victim(self, strike: Strike, nodes: Sequence[str] | None = None) -> str | None:
+        """The node that a strike is for: of `nodes`, by default of those that are well."""
+        names = [
+            node.name
+            for node in self.network.nodes
+            if node.name not in self._busy and (nodes is None or node.name in nodes)
+        ]
+        leader = self.leader()
+        if strike.target == "leader" and leader in names:
+            return leader
+        if strike.target == "follower" and leader in names and len(names) > 1:
+            names.remove(leader)
+        return names[int(strike.chance * 997) % len(names)] if names else None
+
+    def group(self, strike: Strike, first: str, size: int) -> list[str]:
+        """`first` and others that are well, up to `size`."""
+        others = [
+            node.name
+            for node in self.network.nodes
+            if node.name not in self._busy and node.name != first
+        ]
+        start = int(strike.chance * 991) % len(others) if others else 0
+        return [first, *(others[start:] + others[:start])[: size - 1]]
+
+    @contextlib.contextmanager
+    def keeping(self, names: Sequence[str]) -> Iterator[None]:
+        """No other nemesis touches the processes of these nodes meanwhile."""
+        self._busy.update(names)
+        try:
+            yield
+        finally:
+            self._busy.difference_update(names)
+
+    def explain(self, name: str, exit_code: int) -> None:
+        """A fault lets this node end with that exit code, until it is started again."""
+        self._explained[name].add(exit_code)
+
+    def start_ended(self, names: Sequence[str]) -> None:
+        """Start those of these nodes that do not run; an end that no fault explains is found."""
+        for name in names:
+            node = self.network.node(name)
+            if node.pid is None:
+                # A crash or the machine's own SIGKILL writes nothing into the log.
+                if node.exit_code not in self._explained[name]:
+                    self.findings.append(
+                        f"{name} ended with exit code {node.exit_code}, which no fault explains"
+                    )
+                self._explained[name].clear()
+                node.start()
