@@ -34,7 +34,8 @@ _CHECK_S: Final = 600.0
 _AGAIN_MAX: Final = 3
 # What a node may write as an error when it met such a fault; everything else is a bug.
 _MAY_SAY: Final = {
-    "disk-full": ("No space left", "the disk is full", "Make room"),
+    # SQLite says so of shared memory that can't grow.
+    "disk-full": ("No space left", "the disk is full", "Make room", "SQLITE_IOERR_SHM"),
     "clock": ("clock_not_right",),
 }
 
