@@ -181,6 +181,43 @@ def test_a_change_that_makes_no_sense_is_refused_with_a_remedy() -> None:
     play(course)
 
 
+@pytest.mark.scenario("D4", tier="T")
+def test_nothing_is_called_safe_while_a_change_is_under_way() -> None:
+    """What-if refuses in a joint state what the change itself would be refused."""
+    told: list[str] = []
+
+    async def course(scene: Scene) -> None:
+        leader, gone = await scene.leader(), await scene.follower()
+        spare = scene.cluster.install()
+        assert spare is not None
+        card = scene.operator.card(spare)
+        city_changed = leader.city_changed
+
+        def ask_in_between() -> None:
+            city_changed()
+            if not leader.members.state.sets.voters_outgoing:
+                return
+            what_if = leader.parts.service._administration.what_if
+            for wanted in (
+                change("add", cards=(card,)),
+                change("replace", gone, cards=(card,)),
+                change("demote", leader),
+            ):
+                try:
+                    told.append(str(what_if(wanted)["verdict"]))
+                except ChangeRefused as error:
+                    told.append(str(error))
+
+        leader.city_changed = ask_in_between  # type: ignore[method-assign]  # joint for a moment
+        is_so, asked = _removing(gone)
+        await scene.operator.until(is_so, lambda: asked)
+        await scene.cluster.wait_up(spare)
+
+    play(course, spares=1)
+    assert told
+    assert all("under way already" in words for words in told), told
+
+
 @pytest.mark.parametrize("has_views", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_a_damaged_log_is_mended_by_todays_nodes(has_views: bool) -> None:
     """All of the genesis are gone; whom to ask stands in the views, else in `net.peers`."""
