@@ -27,14 +27,24 @@ _SPOKEN: Final = (
     "before send AppendAnswer",
 )
 _APPLIED: Final = ("before apply_blocks", "after apply_blocks")
+_CONFIGURED: Final = ("before configure", "after configure")
 POINTS: Final = {
     "join": _SPOKEN,
     # What a leader sends first in a joint state is the end of it.
-    "joint": (*_APPLIED, *(point for point in _SPOKEN if point != "before send Append")),
-    "leave": (*_SPOKEN, *_APPLIED),
+    "joint": (
+        *(*_CONFIGURED, *_APPLIED),
+        *(point for point in _SPOKEN if point != "before send Append"),
+    ),
+    "leave": (*_SPOKEN, *_CONFIGURED, *_APPLIED),
 }
 """Where a node can die while a change is on its way, in effect and joint, and about to end."""
-_FEW: Final = (("join", "after append"), ("joint", "before append"), ("leave", "after commit"))
+_FEW: Final = (
+    ("join", "after append"),
+    ("joint", "before append"),
+    ("joint", "after configure"),
+    ("leave", "before configure"),
+    ("leave", "after commit"),
+)
 _KILL_S: Final = 2.0
 _MORE_MAX: Final = 6
 
