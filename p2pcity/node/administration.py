@@ -83,7 +83,7 @@ class Administration:
         }
 
     def _judge_new(self, wanted: ChangeWanted) -> Judgement:
-        before = configuration(self._members.state)
+        before = configuration(self._settled_state())
         up, ready = self._seen()
         cards = [_card(data) for data in wanted.cards]
         new = [keys.peer_id(card.key) for card in cards if _votes(card, wanted)]
@@ -166,13 +166,18 @@ class Administration:
 
     def _judge(self, change: ChangeVoters) -> Judgement:
         self._check_leads()
+        state = self._settled_state()
+        after = _applied(state, change)
+        return judge(configuration(state), configuration(after), *self._seen())
+
+    def _settled_state(self) -> State:
+        """The city as it is; ChangeRefused in a joint state, when no change can be made."""
         state = self._members.state
         if state.sets.voters_outgoing:
             raise ChangeRefused(
                 "a change of voters is under way already", remedy="Wait until it has ended."
             )
-        after = _applied(state, change)
-        return judge(configuration(state), configuration(after), *self._seen())
+        return state
 
     def _seen(self) -> tuple[list[str], list[str]]:
         """Who answers this leader with the log that counts, and who of them has caught up."""

@@ -19,7 +19,6 @@ from p2pcity.ledger.views_store import ViewsStore
 from p2pcity.node.apply_loop import ApplyLoop
 from p2pcity.node.ordering_loop import OrderingLoop
 from p2pcity.node.submitting import Submitting
-from p2pcity.raft.raw_node import RawNode
 from p2pcity.wire.raft import AppendAnswer, VoteAnswer
 from tests.integration import small_files
 
@@ -68,7 +67,6 @@ STEPS: Final = {
     "answer to entries": Step(OrderingLoop, "_send", _sends(AppendAnswer)),
     "hand-out of committed entries": Step(ApplyLoop, "committed"),
     "apply": Step(ViewsStore, "apply_blocks"),
-    "change of the configuration": Step(RawNode, "configure"),
     "checkpoint": Step(database, "checkpoint"),
     "write of what was accepted": Step(Outbox, "write"),
     "answer to a client": Step(Submitting, "_answer"),

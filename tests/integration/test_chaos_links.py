@@ -188,10 +188,14 @@ def test_raft_goes_on_without_gossip(tmp_path: Path) -> None:
         with Load(network) as load:
             load.wait_more(30)
             one, other = others(network, wait_leader(network))
-            wires.hold([(one, other), (other, one)])
+            link = [(one, other), (other, one)]
+            before = {wire: wires.held_bytes[wire] for wire in link}
+            wires.hold(link)
             load.wait_more(100)
-            wires.release([(one, other), (other, one)])
+            held = [wires.held_bytes[wire] - before[wire] for wire in link]
+            wires.release(link)
             load.wait_more(30)
+        assert sum(held) > 0, "nothing was cut"
         verify(network, load.acknowledged.values())
 
 

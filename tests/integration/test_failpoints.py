@@ -13,8 +13,6 @@ from tests.integration.warm_nodes import WarmStart
 
 pytestmark = pytest.mark.integration
 
-# No change of voters is made here.
-NAMES: Final = tuple(name for name in STEPS if name != "change of the configuration")
 SOME: Final = (
     ("follower", "after", "save of term and vote", 1),
     ("follower", "before", "answer to entries", 9),
@@ -47,5 +45,5 @@ def test_killed_at_some_steps(tmp_path: Path) -> None:
 @pytest.mark.parametrize("role", ["leader", "follower"])
 @pytest.mark.scenario("A2", tier="P")
 def test_killed_at_every_step(tmp_path: Path, role: Role, count: int) -> None:
-    lives = [(role, when, name, count) for name in NAMES for when in WHENS]
+    lives = [(role, when, name, count) for name in STEPS for when in WHENS]
     check(tmp_path, lives)

@@ -17,7 +17,6 @@ import trio
 
 from p2pcity.city.membership import State
 from p2pcity.errors import LedgerError, P2PCityError, SyncFailedError, Unavailable
-from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.node.assembly import Parts
 from p2pcity.node.base_fetching import BaseComplete
 from p2pcity.node.config import Config
@@ -36,10 +35,10 @@ from p2pcity.wire import change as change_wire
 from p2pcity.wire import raft as raft_wire
 from p2pcity.wire.block import peek_change
 from p2pcity.wire.change import LeaveJoint
-from p2pcity.wire.raft import HardState
 from tests.sim.checkers import Watched
 from tests.virtual.clockwork import PROCESS, let_run
 from tests.virtual.door import Door, Gone
+from tests.virtual.durable import Durable
 from tests.virtual.network import VirtualNetwork
 from tests.virtual.threads import VirtualWriter, run_in_thread
 
@@ -49,25 +48,6 @@ if TYPE_CHECKING:
 ResultT = TypeVar("ResultT")
 _FAREWELL_S: Final = 5.0
 _ALL: Final = 1 << 40
-
-
-class Durable:
-    """What a node's disk keeps, running or not: as the checkers ask for it."""
-
-    def __init__(self, raft_log: SegmentLog) -> None:
-        self._log = raft_log
-
-    @property
-    def hard_state(self) -> HardState:
-        return self._log.hard_state
-
-    @property
-    def last_index(self) -> int:
-        return self._log._index.last_index
-
-    def term(self, index: int) -> int | None:
-        known = self._log._index
-        return known.term(index) if known.start.index <= index <= known.last_index else None
 
 
 class WatchedParts(Parts):
@@ -273,14 +253,21 @@ class Host:
             self.cluster.checkers.sent(self, receiver, message)
 
     def watch_turns(self, pump: Pump) -> None:
-        """Look on after each turn of the pump."""
-        finish = pump.finish
+        """Look on after each turn of the pump, and around each change of the configuration."""
+        finish, raw_node = pump.finish, pump._raw_node
+        configure = raw_node.configure
 
         def finish_watched(save: Save) -> None:
             finish(save)
             self.turned()
 
+        def configure_watched(configuration: Configuration) -> None:
+            self.point("before configure")
+            configure(configuration)
+            self.point("after configure")
+
         pump.finish = finish_watched  # type: ignore[method-assign]  # for a look
+        raw_node.configure = configure_watched  # type: ignore[method-assign]  # to kill it there
 
     def turned(self) -> None:
         """It made a turn."""

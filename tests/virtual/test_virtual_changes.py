@@ -27,14 +27,24 @@ _SPOKEN: Final = (
     "before send AppendAnswer",
 )
 _APPLIED: Final = ("before apply_blocks", "after apply_blocks")
+_CONFIGURED: Final = ("before configure", "after configure")
 POINTS: Final = {
     "join": _SPOKEN,
     # What a leader sends first in a joint state is the end of it.
-    "joint": (*_APPLIED, *(point for point in _SPOKEN if point != "before send Append")),
-    "leave": (*_SPOKEN, *_APPLIED),
+    "joint": (
+        *(*_CONFIGURED, *_APPLIED),
+        *(point for point in _SPOKEN if point != "before send Append"),
+    ),
+    "leave": (*_SPOKEN, *_CONFIGURED, *_APPLIED),
 }
 """Where a node can die while a change is on its way, in effect and joint, and about to end."""
-_FEW: Final = (("join", "after append"), ("joint", "before append"), ("leave", "after commit"))
+_FEW: Final = (
+    ("join", "after append"),
+    ("joint", "before append"),
+    ("joint", "after configure"),
+    ("leave", "before configure"),
+    ("leave", "after commit"),
+)
 _KILL_S: Final = 2.0
 _MORE_MAX: Final = 6
 
@@ -179,6 +189,43 @@ def test_a_change_that_makes_no_sense_is_refused_with_a_remedy() -> None:
         assert scene.cluster.checkers.changes == 0
 
     play(course)
+
+
+@pytest.mark.scenario("D4", tier="T")
+def test_nothing_is_called_safe_while_a_change_is_under_way() -> None:
+    """What-if refuses in a joint state what the change itself would be refused."""
+    told: list[str] = []
+
+    async def course(scene: Scene) -> None:
+        leader, gone = await scene.leader(), await scene.follower()
+        spare = scene.cluster.install()
+        assert spare is not None
+        card = scene.operator.card(spare)
+        city_changed = leader.city_changed
+
+        def ask_in_between() -> None:
+            city_changed()
+            if not leader.members.state.sets.voters_outgoing:
+                return
+            what_if = leader.parts.service._administration.what_if
+            for wanted in (
+                change("add", cards=(card,)),
+                change("replace", gone, cards=(card,)),
+                change("demote", leader),
+            ):
+                try:
+                    told.append(str(what_if(wanted)["verdict"]))
+                except ChangeRefused as error:
+                    told.append(str(error))
+
+        leader.city_changed = ask_in_between  # type: ignore[method-assign]  # joint for a moment
+        is_so, asked = _removing(gone)
+        await scene.operator.until(is_so, lambda: asked)
+        await scene.cluster.wait_up(spare)
+
+    play(course, spares=1)
+    assert told
+    assert all("under way already" in words for words in told), told
 
 
 @pytest.mark.parametrize("has_views", [True, pytest.param(False, marks=pytest.mark.long)])
