@@ -91,6 +91,11 @@ def test_nothing_is_lost_when_the_leader_is_killed(events: Path, tmp_path: Path)
     assert not Path(report["directory"]).exists()
 
 
+def _hear_ctrl_c() -> None:
+    """Undo what a shell does to jobs in its background: they ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_ctrl_c_stops_every_process(events: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     demo = subprocess.Popen(
@@ -101,6 +106,7 @@ def test_ctrl_c_stops_every_process(events: Path, tmp_path: Path) -> None:
         cwd=ROOT,
         env=_environment(tmp_path),
         start_new_session=True,
+        preexec_fn=_hear_ctrl_c,
     )
     try:
         assert demo.stdout is not None
