@@ -53,7 +53,8 @@ class Applying:
         node.raw_node.applied(index)
         node.proposer.applied(index)
         node.reads.applied()
-        if index < self._target:
+        if index < self._target and not self._is_applying:
+            # Whoever was told may have brought the next commit already.
             self._is_applying = True
             node.after(node.settings.apply_time, self._apply)
         node.turn()

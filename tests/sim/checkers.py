@@ -72,6 +72,10 @@ class Watched(Protocol):
         """What its disk would keep."""
 
     @property
+    def lost(self) -> Mapping[bytes, Kept]:
+        """What earlier logs of it kept when their disk was taken away, by incarnation."""
+
+    @property
     def is_leader(self) -> bool:
         """Whether it runs and takes itself for the leader."""
 
@@ -306,11 +310,20 @@ class Checkers:
                 self._check_kept(node, nodes)
 
     def _check_kept(self, node: Watched, nodes: Mapping[str, Watched]) -> None:
-        """What a leader commits is on a quorum's disks; those of lost logs are nobody's."""
+        """What a leader commits is on a quorum's disks.
+
+        One that was taken away after it had answered counts with what it kept: that is a failure
+        like others, and what it had answered for is still with the rest of that quorum.
+        """
+        known = node.members.state.nodes
         keepers = {
-            voter: other.durable.term(self.commit) == self._commit_term
+            voter: kept.term(self.commit) == self._commit_term
             for voter, other in nodes.items()
-            if node.is_known_log(other)
+            if (
+                kept := other.durable
+                if node.is_known_log(other)
+                else other.lost.get(known[other.key].incarnation if other.key in known else b"")
+            )
         }
         # The entry may be the last of the configuration before: then those voters count.
         check(

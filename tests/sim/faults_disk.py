@@ -137,7 +137,7 @@ def _corrupt(storm: Storm) -> None:
     It comes back by itself, with what others give it.
     """
     node = storm.victim()
-    if node.is_corrupt or not storm.is_bad_disk_allowed():
+    if node.is_corrupt or not storm.is_bad_disk_allowed() or not storm.operator.may_damage(node):
         return
     if not turn_bit_over(node, storm.random.random(), storm.random.randrange(8)):
         return

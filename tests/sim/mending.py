@@ -45,6 +45,9 @@ class Mending:
 
     def _round(self) -> None:
         node, repair = self._node, self._repair
+        if node.mending is not self:
+            # It takes part again, in the same life.
+            return
         node.after(_ROUND, self._round)
         tried = repair.entries, dict(repair.committed)
         repair.begin_round()

@@ -93,6 +93,7 @@ class Node(Process):
         self.mending: Mending | None = None
         self._dead_gaps: set[str] = set()
         self.was_wiped = False
+        self.lost: dict[bytes, Durable] = {}
         self.clock = WallClock(self.world)
         self.clock_rate = 1000
         self.sync_delay = 0
@@ -319,6 +320,7 @@ class Node(Process):
     def wipe(self) -> None:
         """A new disk with a new log: to the city this is somebody else."""
         self.crash()
+        self.lost[self.incarnation] = self.durable
         self.disk.erase()
         self.incarnation = self.random.randbytes(16)
         self.storage.init(self.incarnation)

@@ -80,6 +80,8 @@ class Operator:
             if node is not without
             and node.key in state.nodes
             and state.nodes[node.key].incarnation == node.incarnation
+            # Its log may be mended by others alone.
+            and not node.is_corrupt
         }
         sets = state.sets
         soon = [key for key in sets.learners if state.nodes[key].role == "orderer"]
@@ -103,6 +105,10 @@ class Operator:
                 for entry in raft_log.entries(applied + 1, raft_log.last_index + 1, _ALL):
                     if entry.payload and peek_change(entry.payload) is not None:
                         return False
+        return self._is_safe(self.state, without=node)
+
+    def may_damage(self, node: Node) -> bool:
+        """Whether this log may need the others to be whole: a majority of the voters has to be."""
         return self._is_safe(self.state, without=node)
 
     def settle(self) -> None:

@@ -74,6 +74,7 @@ class Host:
         self.papers = identity
         self.name = identity.peer_id
         self.incarnation = cluster.city.incarnations[number]
+        self.lost: dict[bytes, Durable] = {}
         # For the checkers: which log this is, and what they saw of this life.
         self.identity = (number, self.incarnation)
         self.commit_seen = self.settled_seen = -1

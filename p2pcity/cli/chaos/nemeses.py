@@ -239,9 +239,7 @@ def slow_disk(site: Site, strike: Strike) -> Acting:
         try:
             yield
             # A machine that is busy attaches late: the node is held up before it is let go.
-            until_s = time.monotonic() + _SEEN_S
-            while b"(DELAYED)" not in seen.read_bytes() and time.monotonic() < until_s:
-                time.sleep(_POLL_S)
+            _wait(lambda: b"(DELAYED)" in seen.read_bytes(), _SEEN_S)
         finally:
             tracer.send_signal(SIGINT)
             try:
