@@ -1,4 +1,4 @@
-"""32 ways to damage a history that was right.
+"""34 ways to damage a history that was right.
 
 A damage changes what a client was told, or what the nodes hold, in a way that no correct network
 can show; the checker must reject each. `None` says that this history has nothing to damage so.
@@ -45,9 +45,12 @@ def _without(copy: LedgerCopy, id_: str) -> LedgerCopy:
     for item in copy.transactions:
         if item.id == id_:
             continue
-        is_applied = item.leaf_index is not None
-        kept.append(replace(item, leaf_index=leaf if is_applied else None))
-        leaf += is_applied
+        if item.leaf_index is None:
+            kept.append(item)
+        else:
+            changes = sum(height < item.height for height in copy.changes)
+            kept.append(replace(item, leaf_index=leaf + changes))
+            leaf += 1
     events = tuple(event for event in copy.events if event[1] != id_)
     return replace(copy, transactions=tuple(kept), events=events)
 
@@ -390,6 +393,28 @@ def swap_leaves(choice: Random, operations: Operations, ledgers: Copies) -> Hist
     return operations, _all(ledgers, change)
 
 
+def hide_a_change(choice: Random, operations: Operations, ledgers: Copies) -> History | None:
+    last = max(item.height for item in applied(ledgers[0]))
+    found = [height for height in ledgers[0].changes if height < last]
+    if not found:
+        return None
+    hidden = choice.choice(found)
+
+    def change(copy: LedgerCopy) -> LedgerCopy:
+        return replace(copy, changes=tuple(h for h in copy.changes if h != hidden))
+
+    return operations, _all(ledgers, change)
+
+
+def change_one_node_alone(
+    choice: Random, operations: Operations, ledgers: Copies
+) -> History | None:
+    who = choice.randrange(3)
+    changed = list(ledgers)
+    changed[who] = replace(ledgers[who], changes=(*ledgers[who].changes, ledgers[who].height))
+    return operations, changed
+
+
 DAMAGES: Final[tuple[tuple[Damage, str], ...]] = (
     (lose_everywhere, "lost"),
     (lose_on_one_node, "unequal"),
@@ -423,5 +448,7 @@ DAMAGES: Final[tuple[tuple[Damage, str], ...]] = (
     (call_it_expired, "untrue"),
     (answer_above_the_head, "untrue"),
     (swap_leaves, "order"),
+    (hide_a_change, "order"),
+    (change_one_node_alone, "unequal"),
 )
 """Each way to damage a history, and what the checker must call it."""

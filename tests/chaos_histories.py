@@ -64,15 +64,18 @@ class _City:
         return id_, name, outcome
 
     def _copy(self) -> LedgerCopy:
-        transactions, events, leaf = [], [], 0
+        transactions, events, changes, leaf = [], [], [], 0
         for height, block in enumerate(self.blocks):
             for position, (id_, name, outcome) in enumerate(block.items):
                 transactions.append(Placed(id_, height, "applied", leaf))
                 leaf += 1
                 if outcome == "applied":
                     events.append((f"{height}.{position}.0", id_, name))
+            if self.random.random() < 0.2:
+                changes.append(height)
+                leaf += 1
         hashes = tuple(f"{height:064x}" for height in range(len(self.blocks)))
-        return LedgerCopy("", hashes, tuple(transactions), tuple(events))
+        return LedgerCopy("", hashes, tuple(transactions), tuple(events), tuple(changes))
 
     def _answer_sends(self) -> None:
         placed = {item.id: item for item in self.copy.transactions}

@@ -17,6 +17,7 @@ SEEDS: Final = int(os.environ.get("TESTS_CHAOS_SEEDS", "2"))
 FIRST_SEED: Final = int(os.environ.get("TESTS_CHAOS_FIRST_SEED", "1"))
 SECONDS: Final = int(os.environ.get("TESTS_CHAOS_SECONDS", "60"))
 DEADLINE_S: Final = 420.0
+MEMBERS_MIN: Final = 3
 
 
 def chaos(*arguments: object, deadline_s: float = DEADLINE_S) -> tuple[int, dict[str, Any]]:
@@ -57,6 +58,17 @@ def test_a_short_run_and_its_history(tmp_path: Path) -> None:
     history.write_text("\n".join(lines) + "\n", encoding="utf-8")
     code, again = chaos("--check", home)
     assert (code, again["findings"]) == (1, {"moved": 1})
+
+
+@pytest.mark.long
+@pytest.mark.scenario("D1", tier="P")
+def test_voters_come_and_go_under_kills_and_partitions() -> None:
+    names = "members,kill,partition,one-way,pause"
+    code, report = chaos("--seed", 5, "--for", "60s", "--nodes", 5, "--nemesis", names)
+    assert (code, report["failures"]) == (0, [])
+    # Each change goes there and back, through a joint state both times.
+    assert report["struck"]["members"] >= MEMBERS_MIN
+    assert min(report["struck"].values()) > 0
 
 
 @pytest.mark.long

@@ -103,11 +103,14 @@ _Add = Callable[[str, str], None]
 def _check_ledger(copy: LedgerCopy, add: _Add) -> None:
     """Each transaction and each event once, counted up without a hole."""
     seen: set[str] = set()
-    leaf, height = 0, 0
+    changes = iter((*copy.changes, copy.height + 1))
+    leaf, height, change = 0, 0, next(changes)
     for item in copy.transactions:
         if not height <= item.height <= copy.height:
             add("order", f"{item.id} is at height {item.height}, after one at {height}")
         height = max(height, item.height)
+        while change < height:
+            leaf, change = leaf + 1, next(changes)
         if item.outcome != APPLIED:
             continue
         if item.id in seen:

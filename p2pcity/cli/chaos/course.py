@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from p2pcity.cli.chaos import ledgers, nemeses, relayed_network
+from p2pcity.cli.chaos import ledgers, members, nemeses, relayed_network
 from p2pcity.cli.chaos.checker import Findings, check
 from p2pcity.cli.chaos.clients import Clients, Recorder
 from p2pcity.cli.chaos.history import LedgerCopy, Operation, write_ledgers
@@ -119,6 +119,7 @@ class Course:
                 outcome.mended_ns = time.monotonic_ns()
                 self._say("all faults are over")
                 network.wait_ready(deadline_s=_CALM_S)
+                self._promote(site)
                 self._wait_calm(recorder, "after the last fault")
                 outcome.problems += clients.stop()
             self._finish(network, clients)
@@ -193,6 +194,20 @@ class Course:
         except StopIteration as ended:
             self._outcome.struck[strike.nemesis] += ended.value
         self._outcome.spans_ns.append((began_ns, time.monotonic_ns()))
+
+    def _promote(self, site: Site) -> None:
+        """Let all vote again who were demoted, by a change that came late too."""
+        if "members" in self._names:
+            site.demoted.update(self._nodes)
+        until_s = time.monotonic() + _CALM_S
+        while site.demoted:
+            if time.monotonic() >= until_s:
+                names = ", ".join(sorted(site.demoted))
+                self._outcome.problems.append(f"{names} did not vote within {_CALM_S:.0f} s")
+                return
+            for name in sorted(site.demoted):
+                members.promote(site, name)
+            time.sleep(_POLL_S)
 
     # -- afterwards --------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ operation that never returned, or whose answer leaves open what became of it, is
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -91,13 +91,15 @@ class LedgerCopy:
     """All that one node's ledger holds, as its API says it.
 
     `hashes` are the blocks' by height, the genesis first; `transactions` are in the ledger's
-    order, dropped ones included; `events` are (cursor, transaction id, event id).
+    order, dropped ones included; `events` are (cursor, transaction id, event id); `changes` are
+    the heights of blocks with a change of who orders, which is a leaf behind its transactions.
     """
 
     node: str
     hashes: tuple[str, ...]
     transactions: tuple[Placed, ...]
     events: tuple[tuple[str, str, str], ...]
+    changes: tuple[int, ...] = ()
 
     @property
     def height(self) -> int:
@@ -138,6 +140,7 @@ def write_ledgers(file: Path, ledgers: Sequence[LedgerCopy]) -> None:
                 "hashes": ledger.hashes,
                 "transactions": transactions,
                 "events": ledger.events,
+                "changes": ledger.changes,
             }
         )
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -151,13 +154,14 @@ def read_ledgers(file: Path) -> list[LedgerCopy]:
             item = json.loads(line)
             same = found.get(item.get("equals"))
             if same is not None:
-                copy = LedgerCopy(item["node"], same.hashes, same.transactions, same.events)
+                copy = replace(same, node=item["node"])
             else:
                 copy = LedgerCopy(
                     item["node"],
                     tuple(item["hashes"]),
                     tuple(Placed(*row) for row in item["transactions"]),
                     tuple((cursor, id_, name) for cursor, id_, name in item["events"]),
+                    tuple(item["changes"]),
                 )
             found[copy.node] = copy
     except OSError as error:
@@ -171,7 +175,7 @@ def read_ledgers(file: Path) -> list[LedgerCopy]:
 
 
 def _content(ledger: LedgerCopy) -> tuple[object, ...]:
-    return ledger.hashes, ledger.transactions, ledger.events
+    return ledger.hashes, ledger.transactions, ledger.events, ledger.changes
 
 
 def is_equal(ledgers: Iterable[LedgerCopy]) -> bool:

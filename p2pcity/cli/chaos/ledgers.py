@@ -23,11 +23,14 @@ def _read(node: LocalNode) -> LedgerCopy:
     hashes: list[str] = []
     transactions: list[Placed] = []
     events: list[tuple[str, str, str]] = []
+    changes: list[int] = []
     with node.client(_ANSWER_S) as client:
         height = client.get_json("/v1/blocks/latest")["height"]
         for number in range(height + 1):
             block = client.get_json(f"/v1/blocks/{number}")
             hashes.append(block["hash"])
+            if block["change"] is not None:
+                changes.append(number)
             transactions += (
                 Placed(item["id"], number, item["outcome"], item["leaf_index"])
                 for item in block["transactions"]
@@ -42,4 +45,4 @@ def _read(node: LocalNode) -> LedgerCopy:
             cursor = page.headers.get("p2pcity-next")
             if cursor is None:
                 break
-    return LedgerCopy(node.name, tuple(hashes), tuple(transactions), tuple(events))
+    return LedgerCopy(node.name, tuple(hashes), tuple(transactions), tuple(events), tuple(changes))

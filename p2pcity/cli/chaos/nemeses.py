@@ -18,9 +18,9 @@ from signal import SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM
 from typing import Any, Final
 
 from p2pcity.api.client import ApiProblem, Unreachable
-from p2pcity.cli.chaos import shifted_clock
+from p2pcity.cli.chaos import members, shifted_clock
 from p2pcity.cli.chaos.plan import Strike
-from p2pcity.cli.chaos.site import Acting, Site
+from p2pcity.cli.chaos.site import ASK_S, Acting, Site, get
 from p2pcity.cli.chaos.wires import Wire, Wires
 from p2pcity.cli.testnet.local_network import LocalNetwork
 from p2pcity.cli.testnet.local_node import LocalNode
@@ -32,7 +32,6 @@ DISK_FREE_BYTES_MIN: Final = 8 * 1024 * 1024
 _GONE_S: Final = 10.0
 _SEEN_S: Final = 5.0
 _POLL_S: Final = 0.02
-_ASK_S: Final = 2.0
 _CLOCK_OFFSETS_S: Final = (-600, -60, -7, -2, 2, 7, 60, 600)
 
 
@@ -305,7 +304,7 @@ def clock(site: Site, strike: Strike) -> Acting:
 
 def _is_off(node: LocalNode, offset_s: int) -> bool:
     """Whether the Date of a node's answers is off by about that much (RFC 9110 section 6.6.1)."""
-    with node.client(_ASK_S) as client:
+    with node.client(ASK_S) as client:
         try:
             date = client.get("/livez").headers["date"]
         except (Unreachable, ApiProblem, KeyError):
@@ -329,6 +328,7 @@ ACTS: Final[dict[str, Callable[[Site, Strike], Acting]]] = {
     "slow-disk": slow_disk,
     "disk-full": disk_full,
     "clock": clock,
+    "members": members.members,
 }
 
 
@@ -403,16 +403,7 @@ def _unmount(data: Path) -> None:
 
 
 def _status(node: LocalNode) -> Any:
-    return _get(node, "/v1/status")
-
-
-def _get(node: LocalNode, path: str) -> Any:
-    """The JSON at a path of a node; None when it does not answer in time."""
-    with node.client(_ASK_S) as client:
-        try:
-            return client.get_json(path)
-        except (Unreachable, ApiProblem):
-            return None
+    return get(node, "/v1/status")
 
 
 def _state(node: LocalNode) -> str:

@@ -23,6 +23,7 @@ NEMESES: Final[dict[str, str]] = {
     "slow-disk": "each sync of a node takes 30 to 300 ms longer (strace)",
     "disk-full": "no room on a node's disk (tmpfs; needs root)",
     "clock": "a node's wall clock off by 2 s to 10 min, either way",
+    "members": "a voter is demoted, and promoted again after a while",
 }
 """Every nemesis and what it does."""
 

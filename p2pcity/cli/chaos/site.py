@@ -2,11 +2,17 @@
 
 import contextlib
 from collections.abc import Generator, Iterator, Sequence
+from typing import Any, Final
 
+from p2pcity.api.client import ApiProblem, Unreachable
 from p2pcity.cli.chaos.plan import Strike
 from p2pcity.cli.chaos.wires import Wires
 from p2pcity.cli.demo.watching import Watcher
 from p2pcity.cli.testnet.local_network import LocalNetwork
+from p2pcity.cli.testnet.local_node import LocalNode
+
+ASK_S: Final = 2.0
+"""How long a node has to answer a question."""
 
 Acting = Generator[None, None, int]
 """A strike under way, as nemeses.py has it."""
@@ -20,6 +26,8 @@ class Site:
         self.wires = wires
         self.watcher = watcher
         self.findings: list[str] = []
+        self.demoted: set[str] = set()
+        """Nodes that perhaps do not vote, because a nemesis asked for it."""
         self._busy: set[str] = set()
         self._explained: dict[str, set[int]] = {node.name: set() for node in network.nodes}
 
@@ -77,3 +85,12 @@ class Site:
                     )
                 self._explained[name].clear()
                 node.start()
+
+
+def get(node: LocalNode, path: str) -> Any:
+    """The JSON at a path of a node; None when it does not answer in time."""
+    with node.client(ASK_S) as client:
+        try:
+            return client.get_json(path)
+        except (Unreachable, ApiProblem):
+            return None

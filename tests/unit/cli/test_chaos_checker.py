@@ -44,7 +44,7 @@ def test_good_histories_are_accepted() -> None:
     ("damage", "kind"), [pytest.param(*item, id=item[0].__name__) for item in DAMAGES]
 )
 def test_damaged_histories_are_rejected(damage: Damage, kind: str) -> None:
-    """32 ways to damage times 80 seeds: 2,560 less those with nothing to damage so."""
+    """34 ways to damage times 80 seeds: 2,720 less those with nothing to damage so."""
     found: Counter[str] = Counter()
     for seed in range(SEEDS):
         damaged = damage(Random(seed), *make(seed))
@@ -54,7 +54,7 @@ def test_damaged_histories_are_rejected(damage: Damage, kind: str) -> None:
         assert findings.counts[kind], f"seed {seed}: {findings.shown}"
         found["rejected"] += 1
         found.update(findings.counts.keys())
-    assert found["rejected"] >= 65, "too few histories could be damaged so: 32 * 65 > 2,000"
+    assert found["rejected"] >= 65, "too few histories could be damaged so: 34 * 65 > 2,000"
     print(dict(found))
 
 
