@@ -29,10 +29,12 @@ pytestmark = pytest.mark.integration
 TERMS_MAX = 5
 """How far the term may grow in a test of some seconds: an election that is lost now and then on a
 busy machine, and no storm."""
-FLAP_S = 30.0
+FLAP_S = 60.0
 
 
-def check_cut_off_leader(tmp_path: Path, choose: Callable[[Wires, str], list[Wire]]) -> None:
+def check_cut_off_leader(
+    tmp_path: Path, choose: Callable[[Wires, str], list[Wire]], terms_max: int = TERMS_MAX
+) -> None:
     """The leader is cut off: the others elect and go on, and it promises nothing any more."""
     with running_relayed(tmp_path) as (network, wires):
         author = Author(network)
@@ -56,7 +58,7 @@ def check_cut_off_leader(tmp_path: Path, choose: Callable[[Wires, str], list[Wir
             wait_committed(network, id_)
             load.wait_more(30)
         assert sum(wires.held_bytes[wire] for wire in cut) > 0, "nothing was cut"
-        assert 1 <= grown <= TERMS_MAX
+        assert 1 <= grown <= terms_max
         print(
             f"{old} stepped down {stepped_s:.2f} s after the cut, {new} led after {elected_s:.2f} "
             f"s, {grown} terms on; {load.count} acknowledged"
@@ -78,7 +80,7 @@ def test_the_leader_can_say_and_not_hear(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.scenario("C3", "E5", tier="P")
 def test_the_leader_can_hear_and_not_say(tmp_path: Path) -> None:
-    check_cut_off_leader(tmp_path, lambda wires, leader: wires.out_of(leader))
+    check_cut_off_leader(tmp_path, lambda wires, leader: wires.out_of(leader), terms_max=2)
 
 
 @pytest.mark.long

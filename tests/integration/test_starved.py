@@ -27,9 +27,7 @@ pytestmark = pytest.mark.integration
 LOOPS: Final = 8
 STARVED_S: Final = 60.0
 TERMS_PER_MIN: Final = 3
-"""The goal on a machine that does nothing else."""
-TERMS_MAX: Final = 10
-"""A storm has one every second or two."""
+"""On a machine that does nothing else; a storm has one every second or two."""
 
 
 @contextmanager
@@ -78,9 +76,8 @@ def test_the_leader_gets_no_processor(tmp_path: Path) -> None:
             grown = term_of(network, names) - term
             load.wait_more(30, deadline_s=60)
         print(
-            f"{count} acknowledged in {took_s:.0f} s beside {LOOPS} busy loops, {grown} terms on "
-            f"(the goal is {TERMS_PER_MIN} a minute), longest gap "
-            f"{load.longest_gap_s(begin_s, begin_s + took_s):.2f} s"
+            f"{count} acknowledged in {took_s:.0f} s beside {LOOPS} busy loops, {grown} terms on, "
+            f"longest gap {load.longest_gap_s(begin_s, begin_s + took_s):.2f} s"
         )
-        assert grown <= TERMS_MAX
+        assert grown <= TERMS_PER_MIN * max(took_s, 60) / 60
         verify(network, load.acknowledged.values())
