@@ -51,7 +51,8 @@ unit: $(READY)
 	$(BIN)/python -m pytest -q tests/unit tests/test_tidy.py $(ARGS)
 
 test: $(VENV)/.flights lint
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile \
+		--no-loadscope-reorder $(ARGS)
 
 test-long: $(VENV)/.flights
 	$(BIN)/python -m pytest -q -m long $(ARGS); code=$$?; \
