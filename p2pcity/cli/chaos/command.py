@@ -4,6 +4,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -74,15 +75,18 @@ def chaos(
     """Try to break a local network.
 
     Makes a network of processes whose bytes pass through relays, lets clients write and read,
-    and lets faults strike that are drawn from the seed. Then everything is mended, all ledgers
-    are read, and the clients' history is held against them: nothing acknowledged may be lost or
-    stand twice, no linearizable read may be stale, streams may have no gap. Exit code 1 when
-    that is not so, or when the run shows nothing because a fault never struck or nobody was
-    answered. The same seed draws the same strikes; what they meet depends on the machine.
+    and lets faults strike that are drawn from the seed. Run by root, with nft, it is in a network
+    namespace of its own, where what is cut off loses its packets; otherwise relays hold its
+    bytes. Then everything is mended, all ledgers are read, and the clients' history is held
+    against them: nothing acknowledged may be lost or stand twice, no linearizable read may be
+    stale, streams may have no gap. Exit code 1 when that is not so, or when the run shows nothing
+    because a fault never struck or nobody was answered. The same seed draws the same strikes;
+    what they meet depends on the machine.
     """
     if checked is not None:
         return _check_again(checked, is_json)
 
+    from p2pcity.cli.chaos import cables
     from p2pcity.cli.chaos.course import Course
     from p2pcity.cli.chaos.report import make_report, print_report
 
@@ -93,12 +97,21 @@ def chaos(
     plan = draw(seed, names, seconds)
     home = directory or Path(tempfile.mkdtemp(prefix="p2pcity-chaos-"))
     is_kept = True
-    with signals.ending():
+    reason = cables.why_not()
+    say("cuts " + (f"hold bytes; to lose packets {reason}" if reason else "lose packets"))
+    with signals.ending(), nullcontext() if reason else cables.own_namespace():
         try:
             course = Course(
-                home, nodes=nodes, seed=seed, plan=plan, names=names, batch=batch, say=say
+                home,
+                nodes=nodes,
+                seed=seed,
+                plan=plan,
+                names=names,
+                batch=batch,
+                say=say,
+                is_cabled=not reason,
             )
-            report = make_report(course.run(), names, seed, nodes)
+            report = make_report(course.run(), names, seed, nodes, is_cabled=not reason)
             is_kept = directory is not None or not report["is_ok"]
         finally:
             if is_kept:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from p2pcity.cli.chaos import ledgers, members, nemeses, relayed_network
+from p2pcity.cli.chaos.cables import Cables
 from p2pcity.cli.chaos.checker import Findings, check
 from p2pcity.cli.chaos.clients import Clients, Recorder
 from p2pcity.cli.chaos.history import LedgerCopy, Operation, write_ledgers
@@ -62,7 +63,10 @@ class Outcome:
 
 
 class Course:
-    """Runs a plan on a network of relayed nodes in `directory`; `run` once."""
+    """Runs a plan on a network of relayed nodes in `directory`; `run` once.
+
+    With `is_cabled` the caller is in a network namespace of its own, where cuts lose packets.
+    """
 
     def __init__(
         self,
@@ -74,6 +78,7 @@ class Course:
         names: Sequence[str],
         batch: int,
         say: Say,
+        is_cabled: bool,
     ) -> None:
         self._directory = directory
         self._nodes = tuple(f"node{number}" for number in range(1, nodes + 1))
@@ -82,12 +87,16 @@ class Course:
         self._names = names
         self._batch = batch
         self._say = say
+        self._is_cabled = is_cabled
         self._outcome = Outcome()
 
     def run(self) -> Outcome:
         """Take the course; the processes and relays are gone when it returns or raises."""
         with ExitStack() as stack:
-            wires = stack.enter_context(Wires(self._nodes, self._seed))
+            cables = Cables(self._nodes) if self._is_cabled else None
+            if cables is not None:
+                cables.lay()
+            wires = stack.enter_context(Wires(self._nodes, self._seed, cables=cables))
             settings = {}
             if "disk-full" in self._names:
                 settings["ledger.disk_free_bytes_min"] = nemeses.DISK_FREE_BYTES_MIN

@@ -19,9 +19,10 @@ from typing import Any, Final
 
 from p2pcity.api.client import ApiProblem, Unreachable
 from p2pcity.cli.chaos import members, shifted_clock
+from p2pcity.cli.chaos.cables import Wire
 from p2pcity.cli.chaos.plan import Strike
 from p2pcity.cli.chaos.site import ASK_S, Acting, Site, get
-from p2pcity.cli.chaos.wires import Wire, Wires
+from p2pcity.cli.chaos.wires import Wires
 from p2pcity.cli.testnet.local_network import LocalNetwork
 from p2pcity.cli.testnet.local_node import LocalNode
 from p2pcity.errors import SyncFailedError
@@ -97,15 +98,11 @@ def pause(site: Site, strike: Strike) -> Acting:
 # -- the network -------------------------------------------------------------------------------
 
 
-def _held(wires: Wires, chosen: Sequence[Wire]) -> int:
-    return sum(wires.held_bytes[wire] for wire in chosen)
-
-
 def _hold(wires: Wires, chosen: Sequence[Wire]) -> Acting:
-    before = _held(wires, chosen)
+    before = wires.held(chosen)
     wires.hold(chosen)
     yield
-    struck = _held(wires, chosen) > before
+    struck = wires.held(chosen) > before
     wires.release(chosen)
     return int(struck)
 
@@ -142,7 +139,7 @@ def flap(site: Site, strike: Strike) -> Acting:
         return 0
     one, other = chosen
     wires, link = site.wires, [(one, other), (other, one)]
-    before, ended = _held(site.wires, link), threading.Event()
+    before, ended = wires.held(link), threading.Event()
 
     def turn() -> None:
         period_s = 0.1 + 0.4 * strike.chance
@@ -157,7 +154,7 @@ def flap(site: Site, strike: Strike) -> Acting:
     yield
     ended.set()
     thread.join(_SEEN_S)
-    return int(_held(wires, link) > before)
+    return int(wires.held(link) > before)
 
 
 def delay(site: Site, strike: Strike) -> Acting:

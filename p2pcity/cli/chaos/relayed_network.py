@@ -42,7 +42,8 @@ def make(
     for node in made.nodes:
         wires.retarget(node.name, int(node.config.net.listen[0].rpartition("/")[2]))
         peers = tuple(
-            f"/ip4/127.0.0.1/tcp/{wires.port(node.name, other)}/p2p/{ids[other]}"
+            f"/ip4/{wires.host(node.name, other)}/tcp/{wires.port(node.name, other)}"
+            f"/p2p/{ids[other]}"
             for other in wires.nodes
             if other != node.name
         )

@@ -12,7 +12,9 @@ DURING_MIN: Final = 20
 """A run with fewer acknowledgements during faults, or events of streams, shows nothing."""
 
 
-def make_report(outcome: Outcome, names: Sequence[str], seed: int, nodes: int) -> dict[str, Any]:
+def make_report(
+    outcome: Outcome, names: Sequence[str], seed: int, nodes: int, *, is_cabled: bool
+) -> dict[str, Any]:
     """Return the report as JSON; `failures` is empty when the network kept its word."""
     operations = outcome.operations
     acknowledged = _acknowledgements(operations)
@@ -23,6 +25,7 @@ def make_report(outcome: Outcome, names: Sequence[str], seed: int, nodes: int) -
     report: dict[str, Any] = {
         "seed": seed,
         "nodes": nodes,
+        "cuts": "packets" if is_cabled else "bytes",
         "acknowledged": {
             "total": len(acknowledged),
             "before": before,

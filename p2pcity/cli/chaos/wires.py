@@ -3,7 +3,8 @@
 Each node knows every other only by the address of a relay, so that all their bytes pass here. A
 wire `(a, b)` carries what a says to b, whoever dialled. What is held is not lost but late, as
 TCP makes of packets that a network drops for a while; a connection can be reset, or left half
-open. The relays run in a trio thread of their own; the methods may be called from any thread.
+open. With cables the kernel loses packets instead of what relays would hold. The relays run in
+a trio thread of their own; the methods may be called from any thread.
 """
 
 import contextlib
@@ -18,15 +19,16 @@ from typing import Any, Final, Self, TypeVar
 
 import trio
 
+from p2pcity.cli.chaos.cables import Cables, Wire
 from p2pcity.cli.testnet.making import free_ports
 from p2pcity.errors import Unavailable
 
-Wire = tuple[str, str]
 _T = TypeVar("_T")
 
 _CHUNK_BYTES: Final = 16 * 1024
 _CHUNKS_MAX: Final = 64
 _CONNECTIONS_MAX: Final = 256
+_HERE: Final = "127.0.0.1"
 _START_S: Final = 10.0
 _DIAL_S: Final = 5.0
 _LOOK_S: Final = 0.2
@@ -64,15 +66,19 @@ class _Connection:
 class Wires:
     """All relays of a network; a context manager that starts and ends them."""
 
-    def __init__(self, nodes: Iterable[str], seed: int = 0) -> None:
+    def __init__(
+        self, nodes: Iterable[str], seed: int = 0, *, cables: Cables | None = None
+    ) -> None:
         """Take the names of the nodes; `retarget` says where each listens."""
         self.nodes = tuple(nodes)
+        self._cables = cables
+        self._cutting = threading.Lock()
         self._targets: dict[str, int] = {}
         self._random = random.Random(seed)
         self._rules: dict[Wire, Rule] = {wire: Rule() for wire in permutations(self.nodes, 2)}
-        self._sockets = {wire: _bound() for wire in self._rules}
+        self._sockets = {wire: _bound(self.host(*wire)) for wire in self._rules}
         # Nobody listens here: nodes tell each other this address instead of their own.
-        self._refusing = _bound()
+        self._refusing = _bound(_HERE)
         self._connections: list[_Connection] = []
         self._changed = trio.Event()
         self._thread = threading.Thread(target=self._run, name="wires", daemon=True)
@@ -99,8 +105,12 @@ class Wires:
         for bound in (*self._sockets.values(), self._refusing):
             bound.close()
 
+    def host(self, dialler: str, listener: str) -> str:
+        """The address at which `dialler` reaches `listener`, and from which `listener` comes."""
+        return _HERE if self._cables is None else self._cables.face(dialler, listener)
+
     def port(self, dialler: str, listener: str) -> int:
-        """The port of 127.0.0.1 at which `dialler` reaches `listener`."""
+        """The port of `host` at which `dialler` reaches `listener`."""
         number: int = self._sockets[dialler, listener].getsockname()[1]
         return number
 
@@ -113,7 +123,7 @@ class Wires:
     # -- faults ------------------------------------------------------------------------------
 
     def hold(self, wires: Iterable[Wire]) -> None:
-        """Hold back all bytes of these wires from now on."""
+        """Hold back all bytes of these wires from now on; cables lose their packets instead."""
         self._count(wires, 1)
 
     def release(self, wires: Iterable[Wire]) -> None:
@@ -131,7 +141,15 @@ class Wires:
     def mend(self, wires: Iterable[Wire] | None = None) -> None:
         """End what was done to these wires (or to all); what was held goes on its way."""
         chosen = tuple(self._rules if wires is None else wires)
-        self._change(lambda: self._rules.update({wire: Rule() for wire in chosen}))
+        with self._cutting:
+            self._change(lambda: self._rules.update({wire: Rule() for wire in chosen}))
+            self._cut()
+
+    def held(self, wires: Iterable[Wire]) -> int:
+        """How many bytes of these wires were held or lost so far."""
+        if self._cables is not None:
+            return self._cables.dropped_bytes(wires)
+        return sum(self.held_bytes[wire] for wire in wires)
 
     def reset(self, one: str, other: str) -> int:
         """Reset all connections between two nodes; return how many."""
@@ -177,7 +195,17 @@ class Wires:
                 rule = self._rules[wire]
                 self._rules[wire] = replace(rule, holds=max(0, rule.holds + more))
 
-        self._change(change)
+        with self._cutting:
+            self._change(change)
+            self._cut()
+
+    def _cut(self) -> None:
+        if self._cables is not None:
+            self._cables.cut([wire for wire, rule in self._rules.items() if rule.holds])
+
+    def _is_held(self, wire: Wire) -> bool:
+        """Whether the relay holds a wire: what cables lose does not come to it."""
+        return self._cables is None and self._rules[wire].holds > 0
 
     def _set(self, wires: Iterable[Wire], **changes: Any) -> None:
         chosen = tuple(wires)
@@ -276,13 +304,17 @@ class Wires:
         there = (connection.dialler, connection.listener)
         back = (connection.listener, connection.dialler)
         # A TCP handshake needs both ways; who gave up meanwhile is not connected any more.
-        while self._rules[there].holds or self._rules[back].holds:
+        while self._is_held(there) or self._is_held(back):
             if _is_gone(connection.near):
                 return
             with trio.move_on_after(_LOOK_S):
                 await self._changed.wait()
         with trio.fail_after(_DIAL_S):
-            far = await trio.open_tcp_stream("127.0.0.1", self._targets[connection.listener])
+            far = await trio.open_tcp_stream(
+                _HERE,
+                self._targets[connection.listener],
+                local_address=self.host(connection.listener, connection.dialler),
+            )
         connection.far = far
         async with trio.open_nursery() as nursery:
             for wire, source, sink in ((there, connection.near, far), (back, far, connection.near)):
@@ -320,9 +352,9 @@ class Wires:
             if due_s > trio.current_time():
                 self.late_bytes[wire] += len(chunk)
                 await trio.sleep_until(due_s)
-            if self._rules[wire].holds:
+            if self._is_held(wire):
                 self.held_bytes[wire] += max(1, len(chunk))
-                while self._rules[wire].holds:
+                while self._is_held(wire):
                     await self._changed.wait()
             if not chunk:
                 # The end of the connection, as late as any of its bytes.
@@ -352,17 +384,17 @@ def _pieces(chunk: bytes, bytes_per_s: float) -> Iterator[bytes]:
         yield chunk[start : start + size]
 
 
-def _bound() -> socket.socket:
+def _bound(host: str) -> socket.socket:
     for _ in range(_BIND_TRIES):
         bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            bound.bind(("127.0.0.1", free_ports(1)[0]))
+            bound.bind((host, free_ports(1)[0]))
         except OSError:
             # Somebody took it in between.
             bound.close()
             continue
         return bound
-    raise Unavailable("no TCP port of 127.0.0.1 stays free", remedy="End what takes them.")
+    raise Unavailable("no TCP port of this machine stays free", remedy="End what takes them.")
 
 
 def _abort(stream: trio.SocketStream) -> None:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from p2pcity.cli.chaos import cables
 from p2pcity.cli.chaos.wires import Wires
 
 ANSWER_S = 10.0
@@ -215,3 +216,33 @@ def test_which_wires_are_meant() -> None:
         assert set(three.around(["a"])) == {("a", "b"), ("b", "a"), ("a", "c"), ("c", "a")}
         assert three.into("a") == [("b", "a"), ("c", "a")]
         assert three.out_of("a") == [("a", "b"), ("a", "c")]
+
+
+def test_cables_lose_packets_and_tell_nobody(stack: ExitStack) -> None:
+    if reason := cables.why_not():
+        pytest.skip(f"no packets can be dropped here: {reason}")
+    stack.enter_context(cables.own_namespace())
+    laid = cables.Cables(("a", "b"))
+    laid.lay()
+    made = Echo()
+    stack.callback(made.listener.close)
+    wires = stack.enter_context(Wires(("a", "b"), cables=laid))
+    wires.retarget("b", made.port)
+    place = wires.host("a", "b"), wires.port("a", "b")
+    own = stack.enter_context(socket.create_connection(place, ANSWER_S))
+    own.sendall(b"x")
+    assert own.recv(1) == b"x"
+    for wire in (("a", "b"), ("b", "a")):
+        assert wires.held([wire]) == 0
+        wires.hold([wire])
+        own.sendall(b"x")
+        assert is_silent(own)
+        lost = wires.held([wire])
+        assert lost > 0
+        with pytest.raises(TimeoutError):
+            socket.create_connection(place, 0.2)
+        wires.release([wire])
+        # TCP sends again what was lost; what was counted stays.
+        assert own.recv(1) == b"x"
+        assert wires.held([wire]) >= lost
+    assert set(wires.held_bytes.values()) == {0}
