@@ -152,6 +152,7 @@ class LogRepair:
             await nursery.start(network.run)
             log = await self._mend(network, log, files)
             nursery.cancel_scope.cancel()
+        _logger.info("log_whole", index=log.last_index)
         return log
 
     async def _known_addresses(self, files: LogFiles) -> dict[str, list[str]]:

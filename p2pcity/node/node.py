@@ -110,6 +110,7 @@ async def run(
 
     Views that an earlier run found damaged (`has_damaged_views`) are made anew.
     """
+    begin_s = trio.current_time()
     _check_descriptors(config)
     identity = load_identity(config)
     stores = await open_stores(
@@ -120,6 +121,8 @@ async def run(
         has_damaged_views=has_damaged_views,
         segment_bytes_max=config.ledger.segment_bytes_max,
     )
+    opening_ms = round((trio.current_time() - begin_s) * 1000)
+    _logger.info("opened", index=stores.raft_log.last_index, duration_ms=opening_ms)
     try:
         parts = Parts(config, identity, stores, now_ms=_wall_clock_ms)
         await catch_up(parts)
