@@ -1,8 +1,8 @@
 """Which faults are done to p2pcity, under which id, at which tiers, and what no test shows yet.
 
-Tiers: S (the core and whole ordering nodes in a plain loop or event heap), T (whole nodes on
-virtual time), P (real processes), U (unit and property tests). `S,P` asks for both, `T/P` for
-one of them.
+Tiers: S (the core and whole ordering nodes in a plain loop or event heap), T (whole nodes with
+wires in memory: in tests/virtual on virtual time, in tests/integration on the real clock), P
+(real processes), U (unit and property tests). `S,P` asks for both, `T/P` for one of them.
 """
 
 from typing import Final
