@@ -272,7 +272,7 @@ class Client:
             )
         return Unreachable(
             f"no node answers at {self.address} ({str(error) or type(error).__name__})",
-            remedy="Start it with `p2pcity run`, or name another one with --node.",
+            remedy="Start it with `p2pcity run`, or name another one.",
         )
 
 
