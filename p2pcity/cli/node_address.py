@@ -82,11 +82,16 @@ def _socket(file: Path) -> Path:
     return socket
 
 
-def open_client(address: str | None, token_file: Path | None = None) -> Client:
-    """Return a client of the node that --node (or the usual places) names; nothing is sent yet."""
-    from p2pcity.api.client import Client
+def open_client(
+    address: str | None, token_file: Path | None = None, timeout_s: float | None = None
+) -> Client:
+    """Return a client of the node that --node (or the usual places) names; nothing is sent yet.
+
+    An answer may take `timeout_s`, None for longer than any wait that the surface grants.
+    """
+    from p2pcity.api.client import TIMEOUT_S, Client
 
     token = None
     if token_file is not None:
         token = read_secret(token_file, "--token-file").decode("ascii", "replace").strip()
-    return Client(find_node(address), token=token)
+    return Client(find_node(address), token=token, timeout_s=timeout_s or TIMEOUT_S)
