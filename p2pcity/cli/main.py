@@ -31,6 +31,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "ping": ("p2pcity.cli.ping:ping", "Measure how long nodes and peers take to answer."),
     "rebuild": ("p2pcity.cli.rebuild:rebuild", "Make the views of a stopped node anew."),
     "check": ("p2pcity.cli.check:check", "Check the whole ledger of a stopped node."),
+    "inspect": (
+        "p2pcity.cli.inspect_directory:inspect",
+        "Show what lies in a stopped node's data directory.",
+    ),
     "testnet": (
         "p2pcity.cli.testnet.command:testnet",
         "Make and run a network of processes on this machine.",

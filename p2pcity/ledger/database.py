@@ -106,6 +106,33 @@ def connect(
     return connection
 
 
+def connect_untouched(path: Path) -> sqlite3.Connection | None:
+    """Open `path` so that no byte of the directory changes; nobody else may have it open.
+
+    None when its WAL holds something and the file that indexes it (-shm) is gone: SQLite would
+    make that anew. Raises what `translate` says.
+    """
+    index, wal = (path.with_name(path.name + suffix) for suffix in ("-shm", "-wal"))
+    if not (wal.exists() and wal.stat().st_size):
+        # Without it SQLite would make both files, and leave them.
+        how = "immutable=1"
+    elif index.exists():
+        # The index is then kept in memory, as if on a medium that can't be written.
+        how = "readonly_shm=1"
+    else:
+        return None
+    with translated(path):
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro&{how}", isolation_level=None, uri=True
+        )
+        try:
+            _set_pragmas(connection, "NORMAL", is_read_only=True)
+        except BaseException:  # closed, then raised on
+            connection.close()
+            raise
+    return connection
+
+
 def _set_pragmas(
     connection: sqlite3.Connection, synchronous: Synchronous, is_read_only: bool
 ) -> None:

@@ -50,11 +50,8 @@ class DataLock:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            pid, peer = _read_holder(descriptor)
-            raise LockedError(
-                f"the data directory {directory} is in use by process {pid} (peer id {peer})",
-                remedy="Stop that process, or name another data directory.",
-            ) from error
+            remedy = "Stop that process, or name another data directory."
+            raise _in_use(directory, descriptor, remedy) from error
         except OSError as error:
             raise denied(self._path, error) from error
         _, peer = _read_holder(descriptor)
@@ -86,6 +83,41 @@ class DataLock:
     def __exit__(self, *_: object) -> None:
         """Release the lock."""
         self.release()
+
+
+def last_holder(directory: Path) -> str | None:
+    """Return the peer id of the node that a directory belongs to, None when that is not said.
+
+    Raises LockedError while a process holds the lock. Nothing is written, and the lock is held for
+    no longer than the question takes: a start in that very moment would find it taken.
+    """
+    path = directory / FILE_NAME
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise denied(path, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            remedy = "Ask the node itself (`p2pcity status`), or stop it."
+            raise _in_use(directory, descriptor, remedy) from error
+        except OSError as error:
+            raise denied(path, error) from error
+        _, peer = _read_holder(descriptor)
+    finally:
+        os.close(descriptor)
+    return None if peer == "unknown" else peer
+
+
+def _in_use(directory: Path, descriptor: int, remedy: str) -> LockedError:
+    pid, peer = _read_holder(descriptor)
+    return LockedError(
+        f"the data directory {directory} is in use by process {pid} (peer id {peer})",
+        remedy=remedy,
+    )
 
 
 def _read_holder(descriptor: int) -> tuple[str, str]:

@@ -9,11 +9,11 @@ and `settled` (number, id, state, reason, settled_ms, checksum); a row's checksu
 over its other columns but the number.
 """
 
+import contextlib
 import hashlib
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Self
@@ -65,6 +65,14 @@ class OutboxState:
     state: str
     reason: str = ""
     settled_ms: int = 0
+
+
+class OutboxCount(NamedTuple):
+    """How many transactions are pending, with how many carried bytes, and how many ended."""
+
+    pending: int
+    pending_bytes: int
+    settled: int
 
 
 def _checksum(*columns: bytes | str | int) -> bytes:
@@ -124,13 +132,38 @@ class Outbox:
             raise
         return outbox
 
+    @classmethod
+    def count(cls, path: Path) -> OutboxCount | None:
+        """Verify and count what lies in the `outbox.db` of a node that does not run.
+
+        Nothing is written. None when that can't be read so (`database.connect_untouched`). Raises
+        CorruptionError, ConfigError.
+        """
+        connection = database.connect_untouched(path)
+        if connection is None:
+            return None
+        with contextlib.closing(connection), database.translated(path):
+            outbox = cls(path, connection, _wall_clock_ms, PENDING_BYTES_MAX)
+            if not outbox._is_made():
+                return OutboxCount(0, 0, 0)
+            outbox._verify()
+            [(settled,)] = connection.execute("SELECT count(*) FROM settled").fetchall()
+            return OutboxCount(outbox.pending_count, outbox.pending_bytes, settled)
+
     def _prepare(self) -> None:
-        if self._fetch("PRAGMA quick_check(1)") != [("ok",)]:
-            raise self._corrupt("the database's structure is damaged")
-        if not self._fetch("SELECT 1 FROM sqlite_master WHERE name = 'meta'"):
+        if not self._is_made():
             with database.transaction(self._connection):
                 for statement in _SCHEMA:
                     self._fetch(statement)
+        self._verify()
+        database.checkpoint(self._connection)
+
+    def _is_made(self) -> bool:
+        if self._fetch("PRAGMA quick_check(1)") != [("ok",)]:
+            raise self._corrupt("the database's structure is damaged")
+        return bool(self._fetch("SELECT 1 FROM sqlite_master WHERE name = 'meta'"))
+
+    def _verify(self) -> None:
         rows = self._fetch("SELECT value FROM meta WHERE key = 'format'")
         if rows != [(FORMAT_VERSION,)]:
             raise ConfigError(
@@ -142,7 +175,6 @@ class Outbox:
         ):
             self._pending_rows += 1
             self._pending_bytes += len(self._verified(row).carried)
-        database.checkpoint(self._connection)
 
     def _fetch(self, statement: str, arguments: Sequence[object] = ()) -> list[tuple[object, ...]]:
         """Run a statement to its end: an unfetched row can hide that a commit failed."""
@@ -266,7 +298,7 @@ class Outbox:
             if self._failure is None:
                 # A full disk loses nothing here: the WAL stays and is read at the next start.
                 with (
-                    suppress(sqlite3.ProgrammingError, Unavailable),
+                    contextlib.suppress(sqlite3.ProgrammingError, Unavailable),
                     database.translated(self._path),
                 ):
                     database.checkpoint(self._connection)
@@ -346,4 +378,4 @@ class Outbox:
             ) from self._failure
 
 
-__all__ = ["Outbox", "OutboxState", "PendingRow", "Row", "SettledState"]
+__all__ = ["Outbox", "OutboxCount", "OutboxState", "PendingRow", "Row", "SettledState"]

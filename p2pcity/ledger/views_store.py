@@ -82,7 +82,7 @@ class ViewsStore:
                 self._connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}").fetchall()
                 self._meta = self._read_meta(genesis)
                 state = city.read(self._connection, genesis)
-                self._sums = self._verified_sums()
+                self._sums = verify(self._connection)
                 self._marks = bases_view.read_marks(self._connection, self._meta.tip.height)
             except BaseException:  # whatever it was, the file does not stay open
                 self._connection.close()
@@ -288,16 +288,6 @@ class ViewsStore:
             self._source.read(record)
         return found
 
-    def _verified_sums(self) -> Sums:
-        """Look at the whole file: pages in order, no row missing, look-ups complete."""
-        [found] = self._connection.execute("PRAGMA quick_check(1)").fetchall()[0]
-        if found != "ok":
-            raise RowDamaged(found)
-        sums = Sums.read(self._connection)
-        sums.verify(self._connection)
-        events.verify(self._connection)
-        return sums
-
     def _remember_base(self, new: Meta, state: State) -> None:
         """Store what a base at this height is, in case it is pruned to or asked for."""
         marks = self._marks + encode_mark(new.mark)
@@ -411,6 +401,17 @@ def _begin_from(
         )
         city.write(connection, state)
         bases_view.write_given(connection, head, base.stored.digest)
+
+
+def verify(connection: sqlite3.Connection) -> Sums:
+    """Look at the whole file: pages in order, no row missing, look-ups complete; RowDamaged."""
+    [found] = connection.execute("PRAGMA quick_check(1)").fetchall()[0]
+    if found != "ok":
+        raise RowDamaged(found)
+    sums = Sums.read(connection)
+    sums.verify(connection)
+    events.verify(connection)
+    return sums
 
 
 def read_city(path: Path, genesis: Genesis) -> State:
