@@ -21,6 +21,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "config": ("p2pcity.cli.config:config", "Print each setting and where its value came from."),
     "status": ("p2pcity.cli.status:status", "Show a node on one screen."),
     "peers": ("p2pcity.cli.peers:peers", "List a node's peers."),
+    "doctor": (
+        "p2pcity.cli.doctor.command:doctor",
+        "Say what is wrong with a node, and the command or setting that mends it.",
+    ),
     "raft": ("p2pcity.cli.raft:raft", "Look at ordering, and change who orders."),
     "submit": ("p2pcity.cli.submit:submit", "Send events to a node."),
     "ingest": ("p2pcity.cli.ingest.command:ingest", "Load a file of records as signed events."),
