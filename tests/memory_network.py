@@ -159,6 +159,9 @@ class MemoryNetwork:
     def is_connected(self, peer: str) -> bool:
         return self._wires.reaches(self.own, peer)
 
+    def statistics(self) -> dict[str, int]:
+        return {"connected": len(self.peers())}
+
     def peers(self) -> tuple[PeerInfo, ...]:
         return tuple(
             PeerInfo(

@@ -174,6 +174,10 @@ class MemoryService:
         """Some figures."""
         return {"count": len(self.pending)}
 
+    def metrics(self) -> bytes:
+        """One figure."""
+        return b"p2pcity_ledger_height %d\n" % len(self.blocks)
+
     def live(self) -> Health:
         """As told."""
         return self.health

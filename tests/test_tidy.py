@@ -48,6 +48,7 @@ LIBRARY_ROOM: Final[dict[str, set[str]]] = {
     "multiaddr": {"net"},
     "starlette": {"api"},
     "hypercorn": {"api"},
+    "prometheus_client": {"node"},
     "click": {"cli"},
     "rich": {"cli"},
 }

@@ -21,6 +21,7 @@ from p2pcity.api.limits import read_body
 from p2pcity.api.parameters import Query
 from p2pcity.api.problems import Problem
 from p2pcity.api.service import Service
+from p2pcity.api.statistics import HttpStatistics
 
 BINARY: Final = "*/*"
 """As a key of `Operation.bodies`: any other content type, when the request has CloudEvents
@@ -60,6 +61,7 @@ class Context:
     body: bytes
     closing: trio.Event
     streams: trio.CapacityLimiter
+    statistics: HttpStatistics
 
 
 Handler = Callable[[Context], Awaitable[ASGIApp]]
@@ -134,13 +136,17 @@ class Endpoint:
 
     def __init__(
         self,
+        path: str,
         operations: Mapping[str, Operation],
         access: Access,
         service: Service,
         config: ApiConfig,
         closing: trio.Event,
         streams: trio.CapacityLimiter,
+        statistics: HttpStatistics,
     ) -> None:
+        # As the table of operations has it: the requests are counted by it.
+        self.path = path
         self._operations = operations
         self._names = {key: item.query_names for key, item in operations.items()}
         self._allow = ", ".join(
@@ -151,6 +157,7 @@ class Endpoint:
         self._config = config
         self._closing = closing
         self._streams = streams
+        self._statistics = statistics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the request and let the operation's handler answer it."""
@@ -186,6 +193,7 @@ class Endpoint:
             body,
             self._closing,
             self._streams,
+            self._statistics,
         )
         response = await operation.handler(context)
         await response(scope, receive, send)
@@ -198,13 +206,14 @@ def make_router(
     config: ApiConfig,
     closing: trio.Event,
     streams: trio.CapacityLimiter,
+    statistics: HttpStatistics,
 ) -> ASGIApp:
     """Return the application of one listener."""
     paths: dict[str, dict[str, Operation]] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method] = operation
     routes = [
-        Route(path, Endpoint(methods, access, service, config, closing, streams))
+        Route(path, Endpoint(path, methods, access, service, config, closing, streams, statistics))
         for path, methods in paths.items()
     ]
     return Router(routes, redirect_slashes=False, default=_not_found)

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from p2pcity.api.problems import Problem, from_error, internal_error, to_response
 from p2pcity.api.service import Service
+from p2pcity.api.statistics import HttpStatistics
 from p2pcity.errors import P2PCityError
 
 LINGER_S: Final = 1.0
@@ -27,16 +28,17 @@ _log = structlog.get_logger(__name__)
 class Guard:
     """The outermost ASGI application: adds the head's headers, ends errors, drains bodies."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
+    def __init__(self, app: ASGIApp, service: Service, statistics: HttpStatistics) -> None:
         self._app = app
         self._service = service
+        self._statistics = statistics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI 3.0)."""
         if scope["type"] != "http":
             await _refuse(scope["type"], receive, send)
             return
-        exchange = Exchange(scope, receive, send, self._service)
+        exchange = Exchange(scope, receive, send, self._service, self._statistics)
         try:
             await self._app(scope, exchange.receive, exchange.send)
         except Problem as problem:
@@ -57,10 +59,19 @@ class Guard:
 class Exchange:
     """One request and its answer: knows how far each of them got."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, service: Service) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        service: Service,
+        statistics: HttpStatistics,
+    ) -> None:
+        self._scope = scope
         self._receive = receive
         self._send = send
         self._service = service
+        self._statistics = statistics
         self.is_started = False
         # A request without these headers has no body (RFC 9112 section 6.3).
         self._has_rest = any(
@@ -79,6 +90,7 @@ class Exchange:
         """Pass the answer on, with the head's headers; drain what is left of the body."""
         if message["type"] == "http.response.start":
             self.is_started = True
+            self._statistics.count(self._scope, message["status"])
             head = self._service.head()
             message["headers"] = [
                 *message.get("headers", ()),

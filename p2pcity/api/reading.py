@@ -17,6 +17,9 @@ from p2pcity.errors import DecodeError
 from p2pcity.wire import cbor
 
 NDJSON: Final = "application/x-ndjson"
+METRICS: Final = "text/plain"
+# What a scraper needs to know of the text: Prometheus 3 refuses an answer that does not say it.
+_METRICS_FORM: Final = "text/plain; version=0.0.4; charset=utf-8"
 NEXT_HEADER: Final = "P2PCITY-Next"
 NAMES_MAX: Final = 4096
 _NAME_BYTES: Final = 32
@@ -111,6 +114,11 @@ def show(read: Show) -> Callable[[Context], Awaitable[Response]]:
         return _json(await read(context.service))
 
     return get
+
+
+async def get_metrics(context: Context) -> Response:
+    """Handle `GET /metrics`; whatever Accept says, it is this text: scrapers take it."""
+    return Response(context.service.metrics(), headers={"Content-Type": _METRICS_FORM})
 
 
 async def get_live(context: Context) -> Response:

@@ -277,6 +277,21 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     ),
     Operation(
         "GET",
+        "/metrics",
+        "getMetrics",
+        "Every figure of the node, for Prometheus.",
+        "read",
+        reading.get_metrics,
+        (
+            Reply(
+                200,
+                "Text format 0.0.4; all names begin with `p2pcity_`.",
+                {reading.METRICS: "Metrics"},
+            ),
+        ),
+    ),
+    Operation(
+        "GET",
         "/openapi.json",
         "getOpenapi",
         "This document.",

@@ -204,5 +204,6 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "Object": {"type": "object"},
     "Bytes": {"type": "string", "contentMediaType": "application/octet-stream"},
     "Lines": {"type": "string", "description": "one StoredEvent a line"},
+    "Metrics": {"type": "string", "description": "Prometheus's text exposition format"},
     "EventStream": {"type": "string", "description": "server-sent events, WHATWG HTML 9.2"},
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import structlog
@@ -21,6 +22,7 @@ from p2pcity.api.limits import Guard
 from p2pcity.api.listeners import load_tls, open_tcp, open_unix
 from p2pcity.api.routes import OPERATIONS
 from p2pcity.api.service import Service
+from p2pcity.api.statistics import HttpStatistics
 from p2pcity.errors import ConfigError
 
 # trio.TaskStatus[tuple[str, ...]]; the stubs that come with libp2p are older than trio.
@@ -36,8 +38,10 @@ def make_app(
     *,
     closing: trio.Event | None = None,
     streams: trio.CapacityLimiter | None = None,
+    statistics: HttpStatistics | None = None,
 ) -> Guard:
     """Return the ASGI application of one listener; `closing` ends its streams."""
+    counted = HttpStatistics() if statistics is None else statistics
     router = make_router(
         OPERATIONS,
         access,
@@ -45,23 +49,34 @@ def make_app(
         config,
         trio.Event() if closing is None else closing,
         trio.CapacityLimiter(config.streams_max) if streams is None else streams,
+        counted,
     )
-    return Guard(router, service)
+    return Guard(router, service, counted)
 
 
 async def serve(
     config: ApiConfig,
     service: Service,
     *,
+    statistics: HttpStatistics | None = None,
     task_status: TaskStatus = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled; then answer what is under way and be gone within 2 s.
 
-    Starts with the addresses it listens on: `unix:PATH`, `http://HOST:PORT`, `https://...`.
+    Starts with the addresses it listens on: `unix:PATH`, `http://HOST:PORT`, `https://...`. What
+    it answers is counted in `statistics`.
     Raises ConfigError, before it starts, when a socket, the tokens or TLS cannot be had.
     """
     closing = trio.Event()
     streams = trio.CapacityLimiter(config.streams_max)
+    make = partial(
+        make_app,
+        service,
+        config,
+        closing=closing,
+        streams=streams,
+        statistics=HttpStatistics() if statistics is None else statistics,
+    )
     with ExitStack() as stack:
         acceptors: list[Acceptor] = []
         addresses: list[str] = []
@@ -73,14 +88,13 @@ async def serve(
                 )
             tls = load_tls(config)
             listener = stack.enter_context(open_tcp(config.bind))
-            access = Access(False, tokens, config.is_read_by_token)
-            app = make_app(service, config, access, closing=closing, streams=streams)
+            app = make(Access(False, tokens, config.is_read_by_token))
             acceptors.append(Acceptor(listener, app, config, config.connections_max, tls))
             addresses.append(_url(listener, is_tls=tls is not None))
         if config.unix_socket is not None:
             unix = open_unix(config.unix_socket)
             stack.callback(unix.close)
-            app = make_app(service, config, Access(True), closing=closing, streams=streams)
+            app = make(Access(True))
             acceptors.append(Acceptor(unix.socket, app, config, config.unix_connections_max))
             addresses.append(f"unix:{config.unix_socket}")
         if not acceptors:

@@ -357,6 +357,10 @@ class Service(Protocol):
         """Counts, bytes and bounds of the mempool, JSON-able."""
         ...
 
+    def metrics(self) -> bytes:
+        """Every figure of the node in Prometheus's text format, version 0.0.4."""
+        ...
+
     def live(self) -> Health:
         """Whether the node's loops turn."""
         ...

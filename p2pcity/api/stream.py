@@ -71,6 +71,7 @@ class EventStream:
                 remedy="Come again later, or ask another node.",
                 retry_after_ms=RETRY_AFTER_MS,
             ) from None
+        self._context.statistics.streams_open += 1
         try:
             # Looked at before the answer begins: what was pruned is an answer of its own.
             await self._context.service.next_events(self._wanted, self._after, 1, _LOOK_MS)
@@ -87,6 +88,7 @@ class EventStream:
                     await self._send_events(send)
             await send({"type": "http.response.body", "body": b""})
         finally:
+            self._context.statistics.streams_open -= 1
             self._context.streams.release_on_behalf_of(self)
 
     async def _send_events(self, send: Send) -> None:

@@ -14,7 +14,6 @@ SyncFailedError: the process stops, and the next start writes the tail anew.
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Self
@@ -42,14 +41,13 @@ from p2pcity.ledger.segment_recovery import (
     recover,
 )
 from p2pcity.ledger.segment_repair import Mender
-from p2pcity.ledger.segment_statistics import Statistics
+from p2pcity.ledger.segment_statistics import Statistics, SyncTimes
 from p2pcity.wire.raft import Entry, HardState
 
 SEGMENT_BYTES_MAX: Final = 64 * 1024 * 1024
 CACHE_BYTES_MAX: Final = 16 * 1024 * 1024
 INCARNATION_BYTES: Final = 16
 NETWORK_BYTES: Final = 32
-_DURATIONS_MAX: Final = 1000
 
 
 class SegmentLog:
@@ -86,9 +84,8 @@ class SegmentLog:
         self._lock = threading.Lock()
         self._failure: SyncFailedError | None = None
         self._is_closed = False
-        self._syncs = 0
         self._bytes_written = 0
-        self._sync_ms: deque[float] = deque(maxlen=_DURATIONS_MAX)
+        self._sync_times = SyncTimes()
         self._file = SegmentFile(self._paths[recovered.sequence], recovered.sequence)
         self._full_bytes = sum(
             path.stat().st_size
@@ -401,8 +398,7 @@ class SegmentLog:
         self._file.sync()
         duration_ms = (self._clock() - begin) * 1000
         with self._lock:
-            self._sync_ms.append(duration_ms)
-            self._syncs += 1
+            self._sync_times.add(duration_ms)
 
     def _write_mark(self, last_index: int) -> None:
         """Say on disk that everything so far was synced; without a sync of its own."""
@@ -486,8 +482,13 @@ class SegmentLog:
     def statistics(self) -> Statistics:
         """Return what was written and synced so far; from any thread."""
         with self._lock:
+            times = self._sync_times
             return Statistics(
-                self._syncs, self._bytes_written, len(self._paths), tuple(self._sync_ms)
+                times.durations.count,
+                self._bytes_written,
+                len(self._paths),
+                times.newest_ms(),
+                times.durations.histogram(),
             )
 
 

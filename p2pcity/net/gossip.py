@@ -51,9 +51,14 @@ _PEER_ID_BYTES: Final = len(_PEER_ID_HEAD) + 32
 
 @dataclass(slots=True)
 class GossipCounters:
-    """What happened on the topic since the start."""
+    """What happened on the topic since the start.
+
+    `published` are this node's own messages, `sent` the copies that went to peers, forwarded ones
+    and those that were asked for included; `received` are new ones that were judged.
+    """
 
     published: int = 0
+    sent: int = 0
     received: int = 0
     rejected: int = 0
     badly_signed: int = 0
@@ -101,6 +106,7 @@ class CityGossipSub(GossipSub):
         origin = ID(pubsub_msg.from_id)
         for peer in self._get_peers_to_send(pubsub_msg.topicIDs, msg_forwarder, origin):
             if peer in self.pubsub.peers:
+                self._counters.sent += 1
                 self.send_rpc(peer, rpc)
 
     async def emit_control_message(self, control_msg: rpc_pb2.ControlMessage, to_peer: ID) -> None:
@@ -146,6 +152,7 @@ class CityGossipSub(GossipSub):
             id_ = safe_bytes_from_hex(wire_id)
             message = self.mcache.get(id_) if id_ is not None else None
             if message is not None:
+                self._counters.sent += 1
                 self.send_rpc(sender_peer_id, rpc_pb2.RPC(publish=[message]))
 
 

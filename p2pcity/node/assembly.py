@@ -8,6 +8,7 @@ import structlog
 import trio
 
 from p2pcity.admission.admission import Admission, AdmissionConfig
+from p2pcity.api.statistics import HttpStatistics
 from p2pcity.errors import DecodeError, LedgerError, Unavailable
 from p2pcity.ledger.data_directory import DataDirectory
 from p2pcity.mempool.mempool import Mempool, MempoolConfig
@@ -29,6 +30,7 @@ from p2pcity.node.intake import Intake, RunInThread
 from p2pcity.node.introduction import Introduction
 from p2pcity.node.logs import RateLimit
 from p2pcity.node.membership import Membership
+from p2pcity.node.metrics.collector import Metrics
 from p2pcity.node.opening import Stores
 from p2pcity.node.ordering_loop import OrderingLoop
 from p2pcity.node.outbox_loop import OutboxLoop
@@ -93,6 +95,7 @@ class Parts:
         )
         self.view = StateOfNode(stores, self.state, self.mempool)
         self.waiters = Waiters()
+        self.http = HttpStatistics()
         self.outbox = OutboxLoop(stores.outbox, stores.outbox_writer)
         self._reject_lines = RateLimit(_REJECT_LOG_PERIOD_S)
         self._is_joined = False
@@ -329,6 +332,7 @@ class Parts:
                 membership=self.membership,
                 now_ms=self.now_ms,
             ),
+            metrics=Metrics(self).text,
             own_id=identity.peer_id,
             is_disk_low=self.status.is_disk_low,
         )

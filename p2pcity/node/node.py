@@ -222,6 +222,7 @@ class Surface:
 
     def __init__(self, parts: Parts) -> None:
         self._service = parts.service
+        self._statistics = parts.http
         http = parts.config.http
         self._config = ApiConfig(
             unix_socket=http.socket,
@@ -239,7 +240,12 @@ class Surface:
         self._ended = ended = trio.Event()
         try:
             with self._scope:
-                await serve(self._config, self._service, task_status=task_status)
+                await serve(
+                    self._config,
+                    self._service,
+                    statistics=self._statistics,
+                    task_status=task_status,
+                )
         finally:
             ended.set()
 

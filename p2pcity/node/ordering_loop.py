@@ -8,6 +8,7 @@ import structlog
 import trio
 
 from p2pcity.errors import DecodeError
+from p2pcity.ledger.durations import Durations
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.ledger.writer import WriterThread
 from p2pcity.mempool.mempool import Mempool
@@ -21,6 +22,7 @@ from p2pcity.raft.config import RaftConfig
 from p2pcity.raft.raw_node import RawNode
 from p2pcity.raft.reads import ReadState
 from p2pcity.wire import raft as raft_wire
+from p2pcity.wire.block import Block
 from p2pcity.wire.raft import Append, Entry, Message
 
 _logger = structlog.get_logger("p2pcity.node.ordering")
@@ -29,6 +31,7 @@ Lane = Literal["control", "bulk"]
 Send = Callable[[str, Lane, bytes], bool]
 # A disk that stands still for so many election time-outs: the core is left alone until it answers.
 _DEAF_ELECTIONS = 10
+_COMMIT_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class OrderingLoop:
@@ -78,7 +81,7 @@ class OrderingLoop:
             self.raw_node,
             members,
             send=self._send,
-            apply=on_committed,
+            apply=self._committed,
             answer_reads=on_reads,
             changed=on_members,
         )
@@ -90,6 +93,7 @@ class OrderingLoop:
         self._save_began_s: float | None = None
         self._is_hang_told = False
         self._now_ms = now_ms
+        self._on_committed = on_committed
         self._on_leader = on_leader
         self._on_message = on_message
         self._is_barred = is_barred
@@ -100,6 +104,9 @@ class OrderingLoop:
         self.turns = 0
         self.last_tick_s = trio.current_time()
         self.leader_changes = 0
+        # When each block that is not committed yet was proposed here: as many as may be in flight.
+        self._proposed_s: dict[int, float] = {}
+        self.commit_durations = Durations(_COMMIT_BOUNDS_S)
 
     def wake(self) -> None:
         """Say that there may be work: a message, a proposal, an applied block."""
@@ -163,7 +170,7 @@ class OrderingLoop:
         while True:
             now_ms = self._now_ms()
             self.steward.act(now_ms)
-            self.proposer.propose(now_ms)
+            self._note_proposed(self.proposer.propose(now_ms))
             save = self._pump.begin()
             # Before the break: a leader that steps down for lack of a quorum has nothing to save.
             self._note_leader()
@@ -172,6 +179,17 @@ class OrderingLoop:
             await self._persist(save)
             self._pump.finish(save)
             self.turns += 1
+
+    def _note_proposed(self, proposed: Sequence[tuple[int, Block]]) -> None:
+        for index, _ in proposed:
+            self._proposed_s[index] = trio.current_time()
+
+    def _committed(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            proposed_s = self._proposed_s.pop(entry.index, None)
+            if proposed_s is not None:
+                self.commit_durations.add(trio.current_time() - proposed_s)
+        self._on_committed(entries)
 
     async def _persist(self, save: Save) -> None:
         if save.is_empty:
@@ -228,6 +246,9 @@ class OrderingLoop:
             if seen[1] is not None and seen[1] != self._seen_leader[1]:
                 self.leader_changes += 1
                 self._on_leader()
+            if not self.raw_node.is_leader:
+                # What it proposed may be replaced by other entries.
+                self._proposed_s.clear()
             self._seen_leader = seen
             self._leader_moved.set()
             self._leader_moved = trio.Event()

@@ -41,6 +41,10 @@ class PeerStatus:
         """The last answer of a connected peer."""
         return self._answers.get(peer)
 
+    def highest(self) -> int:
+        """The height of the longest ledger that a connected peer told of; 0 for none."""
+        return max((answer.height for answer in self._answers.values()), default=0)
+
     def clock_offset_ms(self, peer: str) -> int | None:
         """How far the peer's clock is ahead of ours, half the round trip taken off."""
         return self._clock_offsets_ms.get(peer)

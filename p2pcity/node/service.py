@@ -41,6 +41,7 @@ class NodeService:
         status: Status,
         ordering: OrderingLoop,
         administration: Administration,
+        metrics: Callable[[], bytes],
         own_id: str,
         is_disk_low: Callable[[], bool],
     ) -> None:
@@ -49,6 +50,7 @@ class NodeService:
         self._status = status
         self._ordering = ordering
         self._administration = administration
+        self._metrics = metrics
         self._own_id = own_id
         self._is_disk_low = is_disk_low
 
@@ -122,6 +124,10 @@ class NodeService:
     async def mempool(self) -> Mapping[str, object]:
         """Counts, bytes and bounds of the mempool."""
         return self._status.mempool()
+
+    def metrics(self) -> bytes:
+        """Every figure of this node, for Prometheus."""
+        return self._metrics()
 
     def live(self) -> Health:
         """Whether the ordering loop turned lately."""

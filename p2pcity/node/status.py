@@ -2,8 +2,10 @@
 
 import os
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -29,6 +31,20 @@ from p2pcity.wire.hello import NEWER_EPOCH
 _PAGE_BYTES = resource.getpagesize()
 # Behind by more than this many blocks, or without a leader, a node is not ready.
 LAG_BLOCKS_MAX = 100
+NOT_READY: Final = (
+    "not-a-member", "no-leader", "leader-silent", "behind", "disk-hangs", "older-log",
+    "apply-waits", "disk-low",
+)  # fmt: skip
+"""Stable names of why a node is not ready, each a value of the label `reason` in /metrics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """The voters, those this node reaches, and how many more may fail; itself included."""
+
+    voters: int
+    reachable: int
+    tolerates: int
 
 
 class Status:
@@ -75,30 +91,38 @@ class Status:
 
     def reasons_not_ready(self) -> tuple[str, ...]:
         """Why clients should rather ask another node; empty when all is well."""
-        reasons = [self._membership.alarm] if self._membership.alarm else []
+        return tuple(self.not_ready().values())
+
+    def not_ready(self) -> Mapping[str, str]:
+        """Why clients should rather ask another node: names of `NOT_READY`, and a sentence each."""
+        reasons = {"not-a-member": self._membership.alarm}
         raft = self._ordering.raw_node.status()
         if raft.leader is None:
-            reasons.append("no leader is known: an election is under way, or a quorum is missing")
+            reasons["no-leader"] = (
+                "no leader is known: an election is under way, or a quorum is missing"
+            )
         elif not raft.has_quorum:
-            reasons.append("the leader was not heard within the election time-out")
-        lag = self._lag_blocks()
+            reasons["leader-silent"] = "the leader was not heard within the election time-out"
+        lag = self.lag_blocks()
         if lag > LAG_BLOCKS_MAX:
-            reasons.append(f"{lag} blocks behind the others")
+            reasons["behind"] = f"{lag} blocks behind the others"
         if hang_s := self._ordering.hang_s:
-            reasons.append(
+            reasons["disk-hangs"] = (
                 f"the disk has not finished a write to the segment log for {hang_s:.1f} s: "
                 "this node neither votes nor acknowledges until it does"
             )
-        if self._standing.own_alarm:
-            reasons.append(self._standing.own_alarm)
-        if self._apply.alarm:
-            reasons.append(self._apply.alarm)
+        reasons["older-log"] = self._standing.own_alarm
+        reasons["apply-waits"] = self._apply.alarm
         if self.is_disk_low():
-            reasons.append(
+            reasons["disk-low"] = (
                 "the disk has less free than ledger.disk_free_bytes_min: "
                 "no transactions are taken until there is room"
             )
-        return tuple(reasons)
+        return {name: reason for name, reason in reasons.items() if reason}
+
+    def alarms(self, reasons: Iterable[str]) -> list[str]:
+        """Everything that an operator should see to, `reasons` not to be ready first."""
+        return list(dict.fromkeys([*reasons, *self._more_alarms()]))
 
     def _more_alarms(self) -> list[str]:
         """What an operator should see to, while this node serves clients all the same."""
@@ -157,8 +181,8 @@ class Status:
                 "dropped": meta.dropped,
             },
             "lag": {
-                "blocks": self._lag_blocks(),
-                "seconds": round(self._lag_s(self._now_ms()), 1),
+                "blocks": self.lag_blocks(),
+                "seconds": round(self.lag_s(), 1),
             },
             "peers": {
                 "known": len(peers),
@@ -178,7 +202,7 @@ class Status:
                 for (kind, reason), count in sorted(self._intake.verdicts.items())
             },
             "is_ready": not reasons,
-            "alarms": list(dict.fromkeys([*reasons, *self._more_alarms()])),
+            "alarms": self.alarms(reasons),
         }
 
     def _disk(self) -> Mapping[str, object]:
@@ -186,9 +210,9 @@ class Status:
         return {
             "free_bytes": self._directory.free_bytes(),
             "log_bytes": self._raft_log.size_bytes,
-            "base_bytes": _size(self._directory.base / "records"),
-            "views_bytes": _size(self._directory.views),
-            "outbox_bytes": _size(self._directory.outbox),
+            "base_bytes": file_bytes(self._directory.base / "records"),
+            "views_bytes": file_bytes(self._directory.views),
+            "outbox_bytes": file_bytes(self._directory.outbox),
             "syncs": disk.syncs,
             "sync_ms_p50": round(disk.sync_ms_quantile(0.5), 3),
             "sync_ms_p99": round(disk.sync_ms_quantile(0.99), 3),
@@ -233,12 +257,7 @@ class Status:
         """What `p2pcity raft status` shows; the figures of the others are known to a leader."""
         raft = self._ordering.raw_node.status()
         configuration = self._ordering.raw_node.configuration
-        connected = {peer.peer for peer in self._network.peers() if peer.is_connected}
-        reachable = {
-            peer
-            for peer in configuration.members
-            if peer == self._own_id or (peer in connected and self._membership.has_same_log(peer))
-        }
+        reachable = self._reachable()
         rows = []
         for peer, node in self._membership.nodes.items():
             known = raft.progress.get(peer)
@@ -260,7 +279,7 @@ class Status:
                     "incarnation": node.incarnation.hex(),
                 }
             )
-        voters = [peer for peer in configuration.members if configuration.is_voter(peer)]
+        quorum = self.quorum()
         return {
             "version": 1,
             "term": raft.term,
@@ -272,11 +291,32 @@ class Status:
             "last_index": raft.last_index,
             "has_quorum": raft.has_quorum,
             "is_joint": configuration.is_joint,
-            "voters": len(voters),
-            "voters_reachable": sum(peer in reachable for peer in voters),
-            "tolerates_more_failures": tolerated(configuration, reachable),
+            "voters": quorum.voters,
+            "voters_reachable": quorum.reachable,
+            "tolerates_more_failures": quorum.tolerates,
             "ignored": dict(raft.ignored),
             "nodes": rows,
+        }
+
+    def quorum(self) -> Quorum:
+        """How many voters there are, and how many of them this node could lose."""
+        configuration = self._ordering.raw_node.configuration
+        reachable = self._reachable()
+        voters = [peer for peer in configuration.members if configuration.is_voter(peer)]
+        return Quorum(
+            len(voters),
+            sum(peer in reachable for peer in voters),
+            tolerated(configuration, reachable),
+        )
+
+    def _reachable(self) -> set[str]:
+        """The members that are connected with the log that the city knows, and this node."""
+        configuration = self._ordering.raw_node.configuration
+        is_connected, has_same_log = self._network.is_connected, self._membership.has_same_log
+        return {
+            peer
+            for peer in configuration.members
+            if peer == self._own_id or (is_connected(peer) and has_same_log(peer))
         }
 
     def mempool(self) -> Mapping[str, object]:
@@ -292,17 +332,16 @@ class Status:
             "outbox_pending": self._outbox.pending_count,
         }
 
-    def _lag_blocks(self) -> int:
+    def lag_blocks(self) -> int:
         """How far the ledger here is behind the highest that a connected peer said it has."""
-        said = [self._peer_status.of(peer.peer) for peer in self._network.peers()]
-        highest = max((answer.height for answer in said if answer is not None), default=0)
         unapplied = self._apply.target_index - self._apply.applied_index
-        return max(0, unapplied, highest - self._views.meta.tip.height)
+        return max(0, unapplied, self._peer_status.highest() - self._views.meta.tip.height)
 
-    def _lag_s(self, now_ms: int) -> float:
-        if not self._lag_blocks():
+    def lag_s(self) -> float:
+        """How old the newest block here is, in s, while this node is behind; else 0."""
+        if not self.lag_blocks():
             return 0.0
-        return max(0, now_ms - self._views.meta.tip.time_ms) / 1000
+        return max(0, self._now_ms() - self._views.meta.tip.time_ms) / 1000
 
     def _member(self, peer: str) -> str | None:
         node = self._membership.nodes.get(peer)
@@ -321,7 +360,8 @@ def process_figures() -> dict[str, object]:
     }
 
 
-def _size(path: Path) -> int:
+def file_bytes(path: Path) -> int:
+    """How many bytes a file of SQLite has with its WAL; 0 when it is not there."""
     total = 0
     for name in (path.name, path.name + "-wal"):
         part = path.with_name(name)

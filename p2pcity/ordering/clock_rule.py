@@ -57,6 +57,10 @@ class ClockRule:
         """What the voters' clocks say of ours."""
         return self.clocks.judge(self._raw_node.configuration, self._own, wall_ms)
 
+    def off_ms(self, wall_ms: int) -> int | None:
+        """How far our clock is ahead of the median of the other voters'; None: none was heard."""
+        return self.clocks.off_ms(self._raw_node.configuration, self._own, wall_ms)
+
     def may_propose(self, wall_ms: int) -> bool:
         """Whether a block may have this node's time."""
         return self.verdict(wall_ms) is Verdict.RIGHT
@@ -87,9 +91,8 @@ class ClockRule:
     def alarms(self, wall_ms: int) -> list[str]:
         """What an operator has to know of the clocks, with the remedy; empty when all is well."""
         alarms = []
-        configuration = self._raw_node.configuration
         verdict = self.verdict(wall_ms)
-        off_ms = self.clocks.off_ms(configuration, self._own, wall_ms)
+        off_ms = self.off_ms(wall_ms)
         if verdict is Verdict.WRONG and off_ms is not None:
             alarms.append(
                 f"this node's clock is {abs(off_ms) / 1000:.1f} s "

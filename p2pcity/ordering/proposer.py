@@ -66,6 +66,9 @@ class Proposer:
         self._change_index = 0
         self._in_flight: dict[int, frozenset[bytes]] = {}
         self._in_flight_ids: set[bytes] = set()
+        # How many blocks this node proposed, changes included, and what was in them.
+        self.blocks_proposed = 0
+        self.transactions_proposed = 0
 
     @property
     def blocks_in_flight(self) -> int:
@@ -172,6 +175,8 @@ class Proposer:
         )
 
     def _note_proposed(self, index: int, block: Block, ids: frozenset[bytes]) -> None:
+        self.blocks_proposed += 1
+        self.transactions_proposed += len(ids)
         self._in_flight[index] = ids
         self._in_flight_ids |= ids
         self._tip = Parent(block.header.height, block.hash, block.header.time_ms)

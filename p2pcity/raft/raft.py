@@ -82,6 +82,8 @@ class Raft:
         self.read_states: list[ReadState] = []
         self.reads_dropped: list[bytes] = []
         self.ignored: dict[str, int] = {}
+        self.elections = 0
+        self.elections_won = 0
         self._draw_election_timeout()
 
     @property
@@ -144,6 +146,7 @@ class Raft:
         """Begin a term of one's own, with one's own vote."""
         assert self.role is not Role.LEADER, "a leader does not campaign"
         self._enter(self.term + 1, Role.CANDIDATE, None)
+        self.elections += 1
         self.vote = self.id
         self.votes = {self.id: True}
 
@@ -151,6 +154,7 @@ class Raft:
         """Lead the current term."""
         assert self.role is Role.CANDIDATE, "only a candidate is elected"
         self._enter(self.term, Role.LEADER, self.id)
+        self.elections_won += 1
         last = self.raft_log.last_index
         # Whatever is not committed yet may be a change, and the own first entry comes next.
         self.change_index = last + 1

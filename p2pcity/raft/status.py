@@ -46,6 +46,9 @@ class RaftStatus:
     uncommitted_bytes: int
     ignored: Mapping[str, int]
     """How many messages were left alone, by reason."""
+    elections: int
+    """How often this node began a term and asked for votes."""
+    elections_won: int
 
 
 def take_status(raft: Raft) -> RaftStatus:
@@ -84,4 +87,6 @@ def take_status(raft: Raft) -> RaftStatus:
         has_quorum=has_quorum,
         uncommitted_bytes=raft.uncommitted_bytes,
         ignored=dict(raft.ignored),
+        elections=raft.elections,
+        elections_won=raft.elections_won,
     )

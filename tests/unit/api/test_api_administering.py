@@ -16,6 +16,7 @@ from p2pcity.api.dispatch import Context, Handler
 from p2pcity.api.parameters import TIMEOUT_MS_MAX, Query
 from p2pcity.api.problems import Problem
 from p2pcity.api.service import ChangeOperation, ChangeWanted
+from p2pcity.api.statistics import HttpStatistics
 from p2pcity.errors import ChangeRefused, ConfigError, NotLeader, P2PCityError, Unavailable
 from tests.memory_service import MemoryService
 
@@ -39,6 +40,7 @@ def post(handler: Handler, body: object, service: MemoryService | None = None) -
             data,
             trio.Event(),
             trio.CapacityLimiter(1),
+            HttpStatistics(),
         )
         answer = await handler(context)
         assert isinstance(answer, Response)
