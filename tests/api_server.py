@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ import trio
 
 from p2pcity.api.config import ApiConfig
 from p2pcity.api.server import serve
+from p2pcity.api.statistics import HttpStatistics
 from tests.memory_service import MemoryService
 
 T = TypeVar("T")
@@ -23,6 +25,7 @@ class RunningServer:
     def __init__(self, config: ApiConfig, service: MemoryService) -> None:
         self.config = config
         self.service = service
+        self.statistics = HttpStatistics()
         self.addresses: tuple[str, ...] = ()
         self.error: BaseException | None = None
         self._started = threading.Event()
@@ -77,7 +80,8 @@ class RunningServer:
         self._token = trio.lowlevel.current_trio_token()
         with self._scope:
             async with trio.open_nursery() as nursery:
-                self.addresses = await nursery.start(serve, self.config, self.service)
+                start = partial(serve, self.config, self.service, statistics=self.statistics)
+                self.addresses = await nursery.start(start)
                 self._started.set()
 
 

@@ -113,11 +113,11 @@ def as_series(faults: dict[str, str], scraped: str, instance: str) -> Iterator[d
         values[series_name(name, {**dict(labels), **node})] = f"{number:.6f}"
     for sample, text in faults.items():
         name, _, rest = sample.partition("{")
-        labels = dict(re.findall(r'(\w+)="([^"]*)"', rest))
-        values[series_name(name, {**labels, **node})] = text
+        changed = dict(re.findall(r'(\w+)="([^"]*)"', rest))
+        values[series_name(name, {**changed, **node})] = text
     for series, text in values.items():
-        start, sign, step = re.fullmatch(r"(-?[\d.]+)(?:([+-])(\d+))?", text).groups()  # type: ignore[union-attr]  # the table's form
-        yield {"series": series, "values": f"{start}{sign or '+'}{step or 0}x{_MINUTES}"}
+        steps = text if re.search(r"\d[+-]\d", text) else f"{text}+0"
+        yield {"series": series, "values": f"{steps}x{_MINUTES}"}
 
 
 def case(name: str, series: list[dict[str, str]], firing: list[str]) -> dict[str, Any]:

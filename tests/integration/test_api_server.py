@@ -6,6 +6,7 @@ import socket
 import ssl
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -267,6 +268,49 @@ def test_reads_by_token(tmp_path: Path) -> None:
         assert call(server, "GET", "/v1/status", token=None)[0] == 401
         assert call(server, "GET", "/v1/status", token=READ_TOKEN)[0] == 200
         assert call(server, "GET", "/livez", token=None)[0] == 200
+
+
+def test_metrics_are_text_that_needs_the_right_to_read(tmp_path: Path) -> None:
+    with running_server(tmp_path, is_read_by_token=True) as server:
+        assert call(server, "GET", "/metrics", token=None)[0] == 401
+        # What Prometheus 2 says that it takes.
+        accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
+        answer = call(server, "GET", "/metrics", None, {"Accept": accept}, READ_TOKEN)
+    status, headers, body = answer
+    assert (status, body) == (200, b"p2pcity_ledger_height 0\n")
+    assert headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+def test_answers_are_counted_by_route_whatever_clients_ask_for(server: RunningServer) -> None:
+    for method, path in (
+        ("GET", "/v1/blocks/1"),
+        ("GET", "/v1/blocks/2"),
+        ("HEAD", "/v1/status"),
+        ("GET", "/v1/status?nonsense=1"),
+        ("BREW", "/v1/status"),
+        ("GET", "/v1/absent"),
+        ("BREW", "/p2pcity"),
+    ):
+        call(server, method, path)
+    assert server.statistics.requests == {
+        ("GET", "/v1/blocks/{height}", 404): 2,
+        ("HEAD", "/v1/status", 200): 1,
+        ("GET", "/v1/status", 400): 1,
+        ("other", "/v1/status", 405): 1,
+        ("GET", "other", 404): 1,
+        ("other", "other", 404): 1,
+    }
+
+
+def test_open_streams_are_counted(server: RunningServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(b"GET /v1/stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200" in connection.recv(65536)
+        assert server.statistics.streams_open == 1
+    deadline_s = time.monotonic() + 60
+    while server.statistics.streams_open:
+        assert time.monotonic() < deadline_s, "a stream whose client left stays open"
+        time.sleep(0.01)
 
 
 def raw(server: RunningServer, data: bytes, timeout_s: float = 60) -> bytes:

@@ -22,7 +22,14 @@ from p2pcity.raft.config import RaftConfig
 from p2pcity.wire import block as block_wire
 from p2pcity.wire import raft as raft_wire
 from p2pcity.wire.genesis import GenesisNode, Role
-from p2pcity.wire.raft import Append, Entry, Heartbeat, HeartbeatAnswer, VoteAnswer, VoteRequest
+from p2pcity.wire.raft import (
+    Append,
+    Entry,
+    Heartbeat,
+    HeartbeatAnswer,
+    VoteAnswer,
+    VoteRequest,
+)
 from tests.chain_case import NOW_MS
 from tests.node_case import DEADLINE_S, Door, make_log
 
@@ -164,6 +171,33 @@ async def test_one_orderer_orders_alone(alone: Case) -> None:
     [block] = [block_wire.decode(entry.payload) for entry in alone.committed if entry.payload]
     assert list(block.transactions) == [item.data for item in carried]
     assert alone.log.last_index == 2  # the leader's own first entry, and the block
+
+
+async def test_commits_of_own_proposals_are_timed_and_counted(alone: Case) -> None:
+    await alone.wait(lambda: alone.loop.raw_node.is_leader)
+    for height in (1, 2):
+        alone.put(2)
+        alone.loop.wake()
+        await alone.wait(lambda: alone.tip.height == height)  # noqa: B023 - awaited in its turn
+    assert alone.loop.commit_durations.count == 2
+    assert alone.loop._proposed_s == {}
+    assert alone.loop.proposer.blocks_proposed == 2
+    assert alone.loop.proposer.transactions_proposed == 4
+    status = alone.loop.raw_node.status()
+    assert (status.elections, status.elections_won) == (1, 1)
+
+
+async def test_what_a_former_leader_proposed_is_not_timed(one_of_three: Case) -> None:
+    case = one_of_three
+    await lead(case)
+    case.loop.clock_rule.clocks.heard(B, case.now_ms, case.loop.clock_rule.clocks.steady_ms())
+    case.put(1)
+    case.loop.wake()
+    await case.wait(lambda: case.loop._proposed_s != {})
+    case.loop.receive(B, raft_wire.encode(Heartbeat(term=case.loop.raw_node.term + 1, commit=0)))
+    await case.wait(lambda: case.loop._proposed_s == {})
+    assert not case.loop.raw_node.is_leader
+    assert case.loop.commit_durations.count == 0
 
 
 async def test_entries_are_on_disk_before_they_are_handed_out(alone: Case) -> None:
