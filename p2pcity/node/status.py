@@ -5,7 +5,7 @@ import resource
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Literal
 
 import trio
 
@@ -31,10 +31,10 @@ from p2pcity.wire.hello import NEWER_EPOCH
 _PAGE_BYTES = resource.getpagesize()
 # Behind by more than this many blocks, or without a leader, a node is not ready.
 LAG_BLOCKS_MAX = 100
-NOT_READY: Final = (
+NotReady = Literal[
     "not-a-member", "no-leader", "leader-silent", "behind", "disk-hangs", "older-log",
     "apply-waits", "disk-low",
-)  # fmt: skip
+]  # fmt: skip
 """Stable names of why a node is not ready, each a value of the label `reason` in /metrics."""
 
 
@@ -93,9 +93,9 @@ class Status:
         """Why clients should rather ask another node; empty when all is well."""
         return tuple(self.not_ready().values())
 
-    def not_ready(self) -> Mapping[str, str]:
-        """Why clients should rather ask another node: names of `NOT_READY`, and a sentence each."""
-        reasons = {"not-a-member": self._membership.alarm}
+    def not_ready(self) -> Mapping[NotReady, str]:
+        """Why clients should rather ask another node: each reason's name, and a sentence."""
+        reasons: dict[NotReady, str] = {"not-a-member": self._membership.alarm}
         raft = self._ordering.raw_node.status()
         if raft.leader is None:
             reasons["no-leader"] = (

@@ -9,11 +9,12 @@ from p2pcity import __version__
 from p2pcity.node.membership import Place
 from p2pcity.node.metrics.families import counter, counters, durations, gauge, gauges, one_of
 from p2pcity.node.metrics.observed import Observed
-from p2pcity.node.status import NOT_READY
+from p2pcity.node.status import NotReady
 from p2pcity.ordering.clocks import Verdict
 from p2pcity.raft.raft import Role
 
 _PLACES: Final[tuple[str, ...]] = get_args(Place)
+_NOT_READY: Final[tuple[NotReady, ...]] = get_args(NotReady)
 
 
 def families(parts: Observed) -> Iterator[Metric]:
@@ -34,7 +35,7 @@ def _health(parts: Observed) -> Iterator[Metric]:
         "node_not_ready",
         "1 for each reason that /readyz names.",
         "reason",
-        {name: float(name in reasons) for name in NOT_READY},
+        {name: float(name in reasons) for name in _NOT_READY},
     )
     yield gauge(
         "node_alarms",
