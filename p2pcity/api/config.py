@@ -19,7 +19,7 @@ TOKEN_LENGTH_MIN: Final = 16
 class ApiConfig:
     """Where the surface listens and what it allows; each default is what `p2pcity run` uses.
 
-    `unix_socket` has full rights, its mode (0660) decides who. `bind` is `host:port` for TCP,
+    `unix_socket` has full rights, its mode decides who. `bind` is `host:port` for TCP,
     None for none (`[::1]:4711` for IPv6, port 0 for any). Writes over TCP need a token of
     `tokens_file`, reads too when `is_read_by_token`. `tls_certificate` and `tls_key` are PEM
     files. `connections_max` bounds the TCP connections and `unix_connections_max` those of the
@@ -27,6 +27,7 @@ class ApiConfig:
     """
 
     unix_socket: Path | None = None
+    unix_socket_mode: int = 0o660
     bind: str | None = None
     tokens_file: Path | None = None
     is_read_by_token: bool = False
@@ -88,6 +89,10 @@ class Tokens:
             if hmac.compare_digest(digest, wanted):
                 found = right
         return found
+
+    def become(self, other: Tokens) -> None:
+        """Take over the tokens of `other`; what is asked from now on is held against them."""
+        self._rights = other._rights
 
     def __bool__(self) -> bool:
         return bool(self._rights)

@@ -9,7 +9,6 @@ and is closed for good when the grace is over.
 from __future__ import annotations
 
 import socket
-import ssl
 from typing import Final, cast
 
 import structlog
@@ -22,6 +21,7 @@ from hypercorn.typing import ASGIFramework, ConnectionState
 from starlette.types import ASGIApp
 
 from p2pcity.api.config import ApiConfig
+from p2pcity.api.listeners import TcpSecrets
 
 HEADER_BYTES_MAX: Final = 16 * 1024
 # accept() fails when file descriptors run out; asking again at once would only spin.
@@ -80,12 +80,12 @@ class Acceptor:
         app: ASGIApp,
         config: ApiConfig,
         connections_max: int,
-        tls: ssl.SSLContext | None = None,
+        secrets: TcpSecrets | None = None,
     ) -> None:
         self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
         self._app = ASGIWrapper(cast(ASGIFramework, app))
         self._config = config
-        self._tls = tls
+        self._secrets = secrets
         self._room = trio.Semaphore(connections_max, max_value=connections_max)
         self._open: set[BoundedStream] = set()
         self._context = WorkerContext(None)
@@ -132,8 +132,9 @@ class Acceptor:
     async def _serve(self, bounded: BoundedStream) -> None:
         self._open.add(bounded)
         stream: trio.abc.Stream = bounded
-        if self._tls is not None:
-            stream = trio.SSLStream(bounded, self._tls, server_side=True, https_compatible=True)
+        tls = None if self._secrets is None else self._secrets.tls
+        if tls is not None:
+            stream = trio.SSLStream(bounded, tls, server_side=True, https_compatible=True)
         try:
             await TCPServer(
                 self._app,

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from p2pcity.api.config import ApiConfig
+from p2pcity.api.config import ApiConfig, Tokens
 from p2pcity.errors import ConfigError
 
 BACKLOG: Final = 512
-SOCKET_MODE: Final = 0o660
 _PROBE_TIMEOUT_S: Final = 1.0
 
 
@@ -36,8 +35,8 @@ class UnixSocket:
                 self.path.unlink()
 
 
-def open_unix(path: Path) -> UnixSocket:
-    """Listen on `path`, mode 0660; a file left by a dead process is removed.
+def open_unix(path: Path, mode: int) -> UnixSocket:
+    """Listen on `path` with this file mode; a file left by a dead process is removed.
 
     Raises ConfigError when another process answers there, when something else than a socket
     lies there, or when the directory does not allow it.
@@ -47,7 +46,7 @@ def open_unix(path: Path) -> UnixSocket:
     try:
         listener.bind(os.fspath(path))
         # Nobody can connect before `listen`, so there is no moment with a wider mode.
-        path.chmod(SOCKET_MODE)
+        path.chmod(mode)
         listener.listen(BACKLOG)
         listener.setblocking(False)
         return UnixSocket(path, listener, path.stat().st_ino)
@@ -130,6 +129,24 @@ def parse_bind(bind: str) -> tuple[str, int]:
             f"http.bind is {bind!r}", remedy="Write host:port, such as 127.0.0.1:4711."
         )
     return host, int(port)
+
+
+class TcpSecrets:
+    """The tokens and the TLS of the TCP listener, which can be read anew while it listens."""
+
+    def __init__(self) -> None:
+        self.tokens = Tokens({})
+        self.tls: ssl.SSLContext | None = None
+
+    def load(self, config: ApiConfig) -> None:
+        """Read all files of `config`; ConfigError when one is wrong, and nothing has changed."""
+        tokens = Tokens({}) if config.tokens_file is None else Tokens.load(config.tokens_file)
+        if config.is_read_by_token and not tokens:
+            raise ConfigError(
+                "reads need a token, and there is none", remedy="Set http.tokens_file."
+            )
+        self.tls = load_tls(config)
+        self.tokens.become(tokens)
 
 
 def load_tls(config: ApiConfig) -> ssl.SSLContext | None:

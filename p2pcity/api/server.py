@@ -15,11 +15,11 @@ from typing import Any
 import structlog
 import trio
 
-from p2pcity.api.config import ApiConfig, Tokens
+from p2pcity.api.config import ApiConfig
 from p2pcity.api.connections import Acceptor
 from p2pcity.api.dispatch import Access, make_router
 from p2pcity.api.limits import Guard
-from p2pcity.api.listeners import load_tls, open_tcp, open_unix
+from p2pcity.api.listeners import TcpSecrets, open_tcp, open_unix
 from p2pcity.api.routes import OPERATIONS
 from p2pcity.api.service import Service
 from p2pcity.api.statistics import HttpStatistics
@@ -59,13 +59,15 @@ async def serve(
     service: Service,
     *,
     statistics: HttpStatistics | None = None,
+    secrets: TcpSecrets | None = None,
     task_status: TaskStatus = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled; then answer what is under way and be gone within 2 s.
 
-    Starts with the addresses it listens on: `unix:PATH`, `http://HOST:PORT`, `https://...`. What
-    it answers is counted in `statistics`.
-    Raises ConfigError, before it starts, when a socket, the tokens or TLS cannot be had.
+    Whoever hands in `secrets` can have them read anew meanwhile; what is answered is counted in
+    `statistics`. Starts with the addresses it listens on: `unix:PATH`, `http://HOST:PORT`,
+    `https://...`. Raises ConfigError, before it starts, when a socket, the tokens or TLS cannot
+    be had.
     """
     closing = trio.Event()
     streams = trio.CapacityLimiter(config.streams_max)
@@ -81,18 +83,14 @@ async def serve(
         acceptors: list[Acceptor] = []
         addresses: list[str] = []
         if config.bind is not None:
-            tokens = None if config.tokens_file is None else Tokens.load(config.tokens_file)
-            if config.is_read_by_token and not tokens:
-                raise ConfigError(
-                    "reads need a token, and there is none", remedy="Set http.tokens_file."
-                )
-            tls = load_tls(config)
+            held = TcpSecrets() if secrets is None else secrets
+            held.load(config)
             listener = stack.enter_context(open_tcp(config.bind))
-            app = make(Access(False, tokens, config.is_read_by_token))
-            acceptors.append(Acceptor(listener, app, config, config.connections_max, tls))
-            addresses.append(_url(listener, is_tls=tls is not None))
+            app = make(Access(False, held.tokens, config.is_read_by_token))
+            acceptors.append(Acceptor(listener, app, config, config.connections_max, held))
+            addresses.append(_url(listener, is_tls=held.tls is not None))
         if config.unix_socket is not None:
-            unix = open_unix(config.unix_socket)
+            unix = open_unix(config.unix_socket, config.unix_socket_mode)
             stack.callback(unix.close)
             app = make(Access(True))
             acceptors.append(Acceptor(unix.socket, app, config, config.unix_connections_max))

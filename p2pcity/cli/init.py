@@ -9,17 +9,16 @@ from typing import Any
 import click
 
 from p2pcity.cli.config import toml_value
+from p2pcity.cli.init_places import InitPlaces, in_directory, of_system
 from p2pcity.cli.key_files import read_file, write_key, write_new
 from p2pcity.cli.output import json_option, print_json, print_pairs
 from p2pcity.crypto.keys import PrivateKey, peer_id
 from p2pcity.errors import ConfigError, DecodeError
 from p2pcity.node.config import KEYS, NetSection
 from p2pcity.node.config_reading import load, parse
-from p2pcity.node.places import CONFIG_NAME
 from p2pcity.wire import card as card_wire
 from p2pcity.wire import genesis as genesis_wire
 
-MADE = (CONFIG_NAME, "node.key", "author.key", "node.card", "data/log")
 UNSPECIFIED = ("/ip4/0.0.0.0/", "/ip6/::/")
 _CONFIG_HEAD = """\
 # Settings of one p2pcity node. `p2pcity config --keys` explains every key,
@@ -28,9 +27,24 @@ _CONFIG_HEAD = """\
 
 
 @click.command()
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.argument(
+    "directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path, file_okay=False)
+)
 @click.option("--genesis", type=click.Path(path_type=Path), help="The network's genesis file.")
 @click.option("--member", help="Name of the member that runs the node [default: DIR's name].")
+@click.option(
+    "--system",
+    "is_system",
+    is_flag=True,
+    help="Instead of DIR: where the systemd units look (/etc/p2pcity, /var/lib/p2pcity).",
+)
+@click.option(
+    "--prefix",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("/"),
+    show_default=True,
+    help="With --system: the root of the host's files, for an image.",
+)
 @click.option("--name", default="main", show_default=True, help="Name of the node.")
 @click.option(
     "--role",
@@ -50,8 +64,10 @@ _CONFIG_HEAD = """\
 )
 @json_option
 def init(
-    directory: Path,
+    directory: Path | None,
     genesis: Path | None,
+    is_system: bool,
+    prefix: Path,
     member: str | None,
     name: str,
     role: str,
@@ -64,34 +80,41 @@ def init(
     """Make the keys, the log and the configuration of one node.
 
     DIR gets p2pcity.toml, node.key, author.key, node.card and data/. Nothing is overwritten.
+    With --system it is /etc/p2pcity/NAME.toml, keys and card in /etc/p2pcity/NAME/, and
+    /var/lib/p2pcity/NAME, for the units that p2pcity systemd install writes.
     Hand node.card to whoever makes the genesis (`p2pcity genesis new`), and put the genesis
-    they send back into DIR as genesis.cbor. A city that runs already takes the node in by its
+    they send back beside it as genesis.cbor. A city that runs already takes the node in by its
     card: p2pcity raft add.
     """
+    places = _places(directory, name, prefix, is_system=is_system)
     if is_rejoining:
-        _rejoin(directory, is_json)
+        _rejoin(places, is_json)
         return
-    _check_absent(directory)
+    _check_absent(places)
     genesis_bytes = None if genesis is None else read_file(genesis, "--genesis")
     network = None if genesis_bytes is None else genesis_wire.decode(genesis_bytes).network
     settings = {
         "node.name": name,
-        "node.member": member or directory.resolve().name,
+        "node.member": member or (directory.resolve().name if directory else socket.gethostname()),
         "node.role": role,
         "net.listen": ",".join(listen or NetSection().listen),
         "net.announce": ",".join(announce),
         "http.bind": http,
-        # The default place depends on where the file lies; a node that moves keeps this one.
-        "http.socket": "node.sock",
+        **places.settings,
     }
     values = {path: parse(KEYS[path], text, path) for path, text in settings.items() if text}
     addresses = announce or dialled(values["net.listen"])
-    card, facts = _make_node(directory, values, addresses)
-    write_new(directory / "node.card", card)
+    card, facts = _make_node(places, values, addresses)
+    files = {places.directory / "node.card": card}
     if genesis_bytes is not None and network is not None:
-        write_new(directory / "genesis.cbor", genesis_bytes)
+        files[places.directory / "genesis.cbor"] = genesis_bytes
         facts["network"] = network.hex()
-    write_new(directory / CONFIG_NAME, _config_text(values).encode())
+    files[places.config] = _config_text(values).encode()
+    for path, data in files.items():
+        write_new(path, data)
+        if places.is_system:
+            # Whatever root's umask is: the node reads them as another user.
+            path.chmod(0o644)
     if is_json:
         print_json("init", {**facts, "addresses": list(addresses)})
         return
@@ -100,28 +123,34 @@ def init(
         print("The card has no address that others can dial: use --announce, or rely on mDNS.")
 
 
-def _rejoin(directory: Path, is_json: bool) -> None:
+def _places(directory: Path | None, name: str, prefix: Path, *, is_system: bool) -> InitPlaces:
+    if is_system == (directory is not None):
+        raise click.UsageError("give a directory, or --system", click.get_current_context(True))
+    return in_directory(directory) if directory is not None else of_system(name, prefix)
+
+
+def _rejoin(places: InitPlaces, is_json: bool) -> None:
     from p2pcity.cli.rejoin import rejoin
 
-    config = load(directory / CONFIG_NAME).config
-    facts = rejoin(directory, config, config.net.announce or dialled(config.net.listen))
+    config = load(places.config).config
+    facts = rejoin(places.directory, config, config.net.announce or dialled(config.net.listen))
     if is_json:
         print_json("init", facts)
         return
     print_pairs([(name.replace("_", " "), value) for name, value in facts.items()])
 
 
-def _check_absent(directory: Path) -> None:
-    for part in MADE:
-        if (directory / part).exists():
+def _check_absent(places: InitPlaces) -> None:
+    for path in places.made:
+        if path.exists():
             raise ConfigError(
-                f"{directory / part} exists already",
+                f"{path} exists already",
                 remedy="A node is made once: name another directory, or move that one away.",
             )
 
 
 def _make_node(
-    directory: Path, values: dict[str, Any], addresses: tuple[str, ...]
+    places: InitPlaces, values: dict[str, Any], addresses: tuple[str, ...]
 ) -> tuple[bytes, dict[str, str]]:
     """Make the keys and the log; return the card's bytes and what to tell the operator."""
     incarnation = secrets.token_bytes(16)
@@ -144,8 +173,14 @@ def _make_node(
 
     from p2pcity.ledger import data_directory
 
-    _make_directory(directory)
-    data_directory.initialise(directory / "data", incarnation)
+    directory = places.directory
+    if places.is_system:
+        for public in (places.config.parent, directory, places.data.parent):
+            _make_directory(public)
+            public.chmod(0o755)
+    else:
+        _make_directory(directory)
+    data_directory.initialise(places.data, incarnation)
     write_key(directory / "node.key", node_key)
     write_key(directory / "author.key", author_key)
     return card, {

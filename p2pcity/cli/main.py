@@ -39,6 +39,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "p2pcity.cli.inspect_directory:inspect",
         "Show what lies in a stopped node's data directory.",
     ),
+    "systemd": ("p2pcity.cli.systemd.command:systemd", "Install the units for systemd."),
     "testnet": (
         "p2pcity.cli.testnet.command:testnet",
         "Make and run a network of processes on this machine.",

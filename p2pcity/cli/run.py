@@ -1,11 +1,12 @@
 """`p2pcity run`: the daemon."""
 
+import faulthandler
 import gc
 from pathlib import Path
 
 import click
 
-from p2pcity.cli.node_address import config_option, load_config
+from p2pcity.cli.node_address import config_option, find_config_file, load_config
 from p2pcity.errors import ConfigError
 
 
@@ -24,8 +25,9 @@ def run(
 ) -> int:
     """Run the daemon.
 
-    It ends on SIGTERM or Ctrl-C. Its own exit codes: 2 configuration, 10 corruption, 11 sync
-    failed, 12 data directory locked, 13 diverged, 14 rules too old.
+    It ends on SIGTERM or Ctrl-C, and reads logs.level, net.peers, tokens and TLS anew on SIGHUP.
+    Its own exit codes: 2 configuration, 10 corruption, 11 sync failed, 12 data directory locked,
+    13 diverged, 14 rules too old.
     """
     flags: dict[str, str] = {}
     for setting in settings:
@@ -37,7 +39,8 @@ def run(
         flags["node.data_dir"] = str(Path(data_dir).resolve())
     if log_level is not None:
         flags["logs.level"] = log_level
-    settings_in_force = load_config(config_file, flags)
+    file = find_config_file(config_file).absolute()
+    config = load_config(file, flags)
 
     # Nothing that imports make is ever freed: collections in between found nothing, and took an
     # eighth of the time until the node serves.
@@ -45,4 +48,6 @@ def run(
     from p2pcity.node.node import main
 
     gc.enable()
-    return main(settings_in_force)
+    # A signal that ends the process from outside, such as a watchdog's, leaves the stacks behind.
+    faulthandler.enable()
+    return main(config, lambda: load_config(file, flags))

@@ -54,6 +54,9 @@ class WriterThread:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._room = trio.Semaphore(queue_max)
         self._under_way = 0
+        # Each is written by one thread alone: the caller's, then twice the writer's own.
+        self._queued_count = self._finished_count = 0
+        self._present: _Job | None = None
         self._is_closed = False
         self._thread = threading.Thread(target=self._work, name=f"p2pcity-{name}", daemon=False)
         self._thread.start()
@@ -62,6 +65,27 @@ class WriterThread:
     def under_way(self) -> int:
         """How many calls are in the queue or running."""
         return self._under_way
+
+    @property
+    def name(self) -> str:
+        """What the thread writes; it is `p2pcity-NAME` in stack dumps."""
+        return self._name
+
+    @property
+    def finished_count(self) -> int:
+        """How many calls have ended; any thread may ask."""
+        return self._finished_count
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call is in the queue or running, as the thread itself sees it."""
+        return self._queued_count > self._finished_count
+
+    @property
+    def doing(self) -> str:
+        """The name of the function that runs, empty between two; any thread may ask."""
+        job = self._present
+        return "" if job is None else getattr(job.function, "__qualname__", "a call")
 
     async def run(
         self, function: Callable[[*ArgumentTs], ResultT], *arguments: *ArgumentTs
@@ -82,6 +106,7 @@ class WriterThread:
                 raise Unavailable(f"the writer thread {self._name} is closed")
             job = _Job(function, arguments)
             self._under_way += 1
+            self._queued_count += 1
             self._jobs.put(job)
             with trio.CancelScope(shield=True):
                 await job.done.wait()
@@ -115,5 +140,10 @@ class WriterThread:
                 return
             if job is None:
                 return
-            job.carry_out()
+            self._present = job
+            try:
+                job.carry_out()
+            finally:
+                self._present = None
+                self._finished_count += 1
             del job

@@ -1,8 +1,9 @@
 """How the daemon writes its log: structlog to stdout, JSON unless stdout is a terminal.
 
 Field names are fixed (`peer`, `member`, `transaction`, `height`, `term`, `index`, `reason`,
-`duration_ms`). Each JSON line carries `priority`, syslog's number; where journald reads along
-the line is prefixed with it (`<N>`). Keys and payloads are never logged.
+`duration_ms`). Each JSON line carries `time` and `priority`, syslog's number; where journald
+reads along, the line is prefixed with the number (`<N>`) and has neither: the journal keeps both.
+Keys and payloads are never logged.
 """
 
 import logging
@@ -15,6 +16,12 @@ from typing import Any, TextIO, cast
 
 import structlog
 
+_NUMBERS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
 _PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
 
 
@@ -23,6 +30,26 @@ def _add_priority(
 ) -> MutableMapping[str, Any]:
     fields["priority"] = _PRIORITIES.get(str(fields.get("level", method)), 6)
     return fields
+
+
+class _LevelGate:
+    """Drops lines below a level that can be changed while loggers hold on to their set-up."""
+
+    def __init__(self) -> None:
+        self._number = logging.INFO
+
+    def set(self, number: int) -> None:
+        self._number = number
+
+    def __call__(
+        self, _logger: object, method: str, fields: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        if _NUMBERS.get(method, logging.CRITICAL) < self._number:
+            raise structlog.DropEvent
+        return fields
+
+
+_gate = _LevelGate()
 
 
 class LogStream:
@@ -75,12 +102,12 @@ def configure(
     Lines go to `descriptor`, stdout by default; the caller closes what is returned at the end.
     Libraries that use the standard logging module are heard from `warning` on, in the same form.
     """
-    number = getattr(logging, level.upper())
     descriptor = sys.stdout.fileno() if descriptor is None else descriptor
     is_terminal = os.isatty(descriptor)
+    is_journal = _is_journal(descriptor)
     is_json = format_ == "json" or (format_ == "auto" and not is_terminal)
     renderer: Any = (
-        (_render_for_journal if _is_journal(descriptor) else _render_json)
+        (_render_for_journal if is_journal else _render_json)
         if is_json
         else structlog.dev.ConsoleRenderer(colors=is_terminal)
     )
@@ -94,9 +121,12 @@ def configure(
     ]
     if not is_json:
         shared.remove(_add_priority)
+    elif is_journal:
+        # The journal notes the time of each line itself.
+        shared.pop()
     structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
+        processors=[_gate, *shared, structlog.processors.format_exc_info, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
         logger_factory=structlog.WriteLoggerFactory(file),
         cache_logger_on_first_use=True,
     )
@@ -112,15 +142,23 @@ def configure(
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(max(number, logging.WARNING))
+    set_level(level)
     return stream
+
+
+def set_level(level: str) -> None:
+    """Let the least severe line be one of `level` (debug, info, warning, error) from now on."""
+    number = getattr(logging, level.upper())
+    _gate.set(number)
+    logging.getLogger().setLevel(max(number, logging.WARNING))
 
 
 _render_json = structlog.processors.JSONRenderer()
 
 
 def _render_for_journal(logger: object, method: str, fields: MutableMapping[str, Any]) -> str:
-    priority = fields["priority"]
+    # In front of the line it says the same to the journal, which keeps it as a field.
+    priority = fields.pop("priority")
     line = _render_json(logger, method, fields)
     assert isinstance(line, str)
     return f"<{priority}>{line}"

@@ -27,9 +27,8 @@ class Membership:
         self._members = members
         self._own_id = identity.peer_id
         self._own_incarnation = members.incarnation
-        self._configured: dict[str, list[str]] = {}
-        for address in peers:
-            self._configured.setdefault(address.rpartition("/p2p/")[2], []).append(address)
+        self._configured: Mapping[str, Sequence[str]] = {}
+        self.configure(peers)
         self._incarnations: dict[str, bytes] = {}
         self._first = frozenset(keys.peer_id(node.key) for node in identity.genesis.nodes)
         self._wiped: set[tuple[str, bytes]] = set()
@@ -37,6 +36,13 @@ class Membership:
         self._nodes: dict[str, GenesisNode] = {}
         self._moved = trio.Event()
         self._take_nodes()
+
+    def configure(self, peers: Sequence[str]) -> None:
+        """Take what `net.peers` says; the network looks here once a second."""
+        found: dict[str, list[str]] = {}
+        for address in peers:
+            found.setdefault(address.rpartition("/p2p/")[2], []).append(address)
+        self._configured = found
 
     @property
     def nodes(self) -> Mapping[str, GenesisNode]:

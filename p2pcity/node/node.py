@@ -12,7 +12,9 @@ import gc
 import resource
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,8 +22,6 @@ import structlog
 import trio
 
 from p2pcity import __version__
-from p2pcity.api.config import ApiConfig
-from p2pcity.api.server import serve
 from p2pcity.errors import ConfigError, LedgerError, LocalError, P2PCityError
 from p2pcity.ledger.segment_recovery import EntryDamaged
 from p2pcity.ledger.views_reader import ViewsDamaged
@@ -33,6 +33,10 @@ from p2pcity.node.identity import load_identity
 from p2pcity.node.log_repair import LogRepair
 from p2pcity.node.membership import check_place
 from p2pcity.node.opening import Stores, open_stores
+from p2pcity.node.reloading import Settings, has_hangups_of_a_terminal, ignoring_hangups, reload
+from p2pcity.node.supervision import Supervision
+from p2pcity.node.surface import Surface
+from p2pcity.node.systemd import Notifier
 
 _logger = structlog.get_logger("p2pcity.node")
 # Objects until a young collection, young ones until a middle one, middle ones until a full one.
@@ -45,20 +49,25 @@ _LOGS_CLOSE_S = 2.0
 _DAMAGED_MAX = 16
 
 
-def main(config: Config) -> int:
-    """Run the daemon until SIGTERM or SIGINT; its exit code (0; 2; 10 to 14 for the ledger)."""
+def main(config: Config, reread: Callable[[], Config] | None = None) -> int:
+    """Run the daemon until SIGTERM or SIGINT; its exit code (0; 2; 10 to 14 for the ledger).
+
+    SIGHUP has it call `reread` and take over what can change while it runs.
+    """
     stream = logs.configure(level=config.logs.level, format_=config.logs.format)
+    supervision = Supervision(Notifier.take())
     try:
-        return _run_to_exit_code(config)
+        with supervision.watched(), ignoring_hangups():
+            return _run_to_exit_code(Settings(config, reread), supervision)
     finally:
         stream.close(_LOGS_CLOSE_S)
 
 
-def _run_to_exit_code(config: Config) -> int:
+def _run_to_exit_code(settings: Settings, supervision: Supervision) -> int:
     begins_anew = had_damaged_views = False
     damaged: set[int | None] = set()
     while True:
-        error = _run_once(config, has_damaged_views=begins_anew)
+        error = _run_once(settings, supervision, has_damaged_views=begins_anew)
         # For the next beginning alone: one for another reason keeps the views.
         begins_anew = False
         if isinstance(error, ViewsDamaged) and not had_damaged_views:
@@ -69,19 +78,28 @@ def _run_to_exit_code(config: Config) -> int:
         elif isinstance(error, EntryDamaged) and len(damaged) < _DAMAGED_MAX:
             # Likewise an entry: the others have it. The same one twice is more than bad luck.
             if error.index in damaged:
-                return _report(error)
+                return _report(error, supervision)
             damaged.add(error.index)
             _logger.warning("log_damaged", index=error.index, reason=str(error))
         elif isinstance(error, BaseComplete):
             _logger.warning("base_fetched", reason=str(error))
         else:
-            return 0 if error is None else _report(error)
+            return 0 if error is None else _report(error, supervision)
 
 
-def _run_once(config: Config, *, has_damaged_views: bool) -> P2PCityError | None:
+def _run_once(
+    settings: Settings, supervision: Supervision, *, has_damaged_views: bool
+) -> P2PCityError | None:
     try:
         trio.run(
-            partial(run, config, has_damaged_views=has_damaged_views), strict_exception_groups=True
+            partial(
+                run,
+                settings.config,
+                has_damaged_views=has_damaged_views,
+                settings=settings,
+                supervision=supervision,
+            ),
+            strict_exception_groups=True,
         )
     except P2PCityError as error:
         return error
@@ -104,13 +122,19 @@ async def run(
     config: Config,
     *,
     has_damaged_views: bool = False,
+    settings: Settings | None = None,
+    supervision: Supervision | None = None,
     task_status: TaskStatus = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run a node until it is cancelled or told to stop; `task_status` is told when it serves.
 
-    Views that an earlier run found damaged (`has_damaged_views`) are made anew.
+    Views that an earlier run found damaged (`has_damaged_views`) are made anew. `settings` can be
+    read anew by SIGHUP; `supervision` is who hears how the node is.
     """
     begin_s = trio.current_time()
+    settings = settings or Settings(config)
+    supervision = supervision or Supervision()
+    supervision.begin()
     _check_descriptors(config)
     identity = load_identity(config)
     stores = await open_stores(
@@ -119,20 +143,26 @@ async def run(
         peer_id=identity.peer_id,
         repair=LogRepair(config, identity, now_ms=_wall_clock_ms).run,
         has_damaged_views=has_damaged_views,
+        make_writer=supervision.vitals.make_thread,
         segment_bytes_max=config.ledger.segment_bytes_max,
     )
     opening_ms = round((trio.current_time() - begin_s) * 1000)
     _logger.info("opened", index=stores.raft_log.last_index, duration_ms=opening_ms)
     try:
         parts = Parts(config, identity, stores, now_ms=_wall_clock_ms)
+        supervision.vitals.follow(parts.apply)
+        supervision.say("starting: applying the log")
         await catch_up(parts)
         parts.join()
         check_place(parts.members, identity, config.node.role)
         async with trio.open_nursery() as nursery:
-            surface = Surface(parts)
-            nursery.start_soon(_stop_on_signal, parts, surface, nursery.cancel_scope)
+            surface = Surface(config, parts.service, parts.http)
+            life = Life(parts, surface, settings, supervision)
+            nursery.start_soon(life.obey_signals, nursery.cancel_scope)
             await start(parts, nursery)
             await nursery.start(surface.run)
+            await supervision.ready(parts.status.line())
+            nursery.start_soon(supervision.report, parts.status.line)
             _logger.info(
                 "ready",
                 peer=identity.peer_id,
@@ -213,57 +243,36 @@ async def start(parts: Parts, nursery: trio.Nursery) -> None:
     nursery.start_soon(parts.reoffering.run)
 
 
-class Surface:
-    """The HTTP surface, which ends before the rest of the node does.
+@dataclass(frozen=True, slots=True)
+class Life:
+    """What the signals act on."""
 
-    Whoever waits for a commit hears of it while this node still follows: the new leader commits
-    what was brought here, in the time that the surface gives open connections.
-    """
+    parts: Parts
+    surface: Surface
+    settings: Settings
+    supervision: Supervision
 
-    def __init__(self, parts: Parts) -> None:
-        self._service = parts.service
-        self._statistics = parts.http
-        http = parts.config.http
-        self._config = ApiConfig(
-            unix_socket=http.socket,
-            bind=http.bind or None,
-            tokens_file=http.tokens_file,
-            tls_certificate=http.tls_certificate_file,
-            tls_key=http.tls_key_file,
-            connections_max=http.connections_max,
-        )
-        self._scope = trio.CancelScope()
-        self._ended: trio.Event | None = None
+    async def obey_signals(self, scope: trio.CancelScope) -> None:
+        """SIGHUP reloads; the first SIGTERM or SIGINT stops the node, which cancels `scope`."""
+        heard = [signal.SIGTERM, signal.SIGINT]
+        if not has_hangups_of_a_terminal():
+            heard.append(signal.SIGHUP)
+        with trio.open_signal_receiver(*heard) as signals:
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    await self._reload()
+                    continue
+                _logger.info("stopping", signal=signal.Signals(number).name)
+                break
+        self.supervision.stopping("stopping: handing over")
+        await hand_over(self.parts)
+        await self.surface.stop()
+        scope.cancel()
 
-    async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until `stop`; `task_status` is told when clients can connect."""
-        self._ended = ended = trio.Event()
-        try:
-            with self._scope:
-                await serve(
-                    self._config,
-                    self._service,
-                    statistics=self._statistics,
-                    task_status=task_status,
-                )
-        finally:
-            ended.set()
-
-    async def stop(self) -> None:
-        """Accept nothing more; returns once the open connections have ended."""
-        if self._ended is not None:
-            self._scope.cancel()
-            await self._ended.wait()
-
-
-async def _stop_on_signal(parts: Parts, surface: Surface, scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            _logger.info("stopping", signal=signal.Signals(number).name)
-            break
-    await hand_over(parts)
-    await surface.stop()
-    scope.cancel()
+    async def _reload(self) -> None:
+        await self.supervision.reloading()
+        reload(self.settings, self.parts.membership, self.surface)
+        await self.supervision.ready(self.parts.status.line())
 
 
 async def hand_over(parts: Parts) -> None:
@@ -291,6 +300,7 @@ def _first(group: BaseExceptionGroup[P2PCityError]) -> P2PCityError:
     return error
 
 
-def _report(error: P2PCityError) -> int:
+def _report(error: P2PCityError, supervision: Supervision) -> int:
     _logger.critical("stopped", reason=str(error), remedy=error.remedy, exit_code=error.exit_code)
+    supervision.failed(error)
     return error.exit_code

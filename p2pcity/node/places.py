@@ -6,6 +6,7 @@ from typing import Final
 
 SYSTEM_CONFIG: Final = Path("/etc/p2pcity")
 SYSTEM_RUN: Final = Path("/run/p2pcity")
+SYSTEM_DATA: Final = Path("/var/lib/p2pcity")
 CONFIG_NAME: Final = "p2pcity.toml"
 
 

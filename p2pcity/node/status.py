@@ -2,7 +2,7 @@
 
 import os
 import resource
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -137,6 +137,19 @@ class Status:
     def is_disk_low(self) -> bool:
         """Whether the data directory's disk is so full that clients are turned away."""
         return self._directory.free_bytes() < self._config.ledger.disk_free_bytes_min
+
+    def line(self) -> str:
+        """The node in one line, as `systemctl status` shows it; cheap enough for every second."""
+        raft, quorum = self._ordering.raw_node.status(), self.quorum()
+        place = self._membership.place(self._own_id)
+        return status_line(
+            raft.role.value if place in ("voter", "leaving") else place,
+            height=self._views.meta.tip.height,
+            reachable=quorum.reachable,
+            voters=quorum.voters,
+            lag_blocks=self.lag_blocks(),
+            reasons=self.reasons_not_ready(),
+        )
 
     def status(self) -> Mapping[str, object]:
         """What `p2pcity status` shows."""
@@ -346,6 +359,20 @@ class Status:
     def _member(self, peer: str) -> str | None:
         node = self._membership.nodes.get(peer)
         return None if node is None else node.member
+
+
+def status_line(
+    role: str,
+    *,
+    height: int,
+    reachable: int,
+    voters: int,
+    lag_blocks: int,
+    reasons: Sequence[str] = (),
+) -> str:
+    """Return "leader, height 1,204, 3 of 3 orderers, lag 0", and why it is not ready if so."""
+    line = f"{role}, height {height:,}, {reachable} of {voters} orderers, lag {lag_blocks:,}"
+    return "; ".join((line, *reasons))
 
 
 def process_figures() -> dict[str, object]:

@@ -242,7 +242,7 @@ def test_damaged_views_are_made_anew_once(
 ) -> None:
     starts: list[bool] = []
 
-    async def run(config: Config, *, has_damaged_views: bool) -> None:
+    async def run(config: Config, *, has_damaged_views: bool, **named: object) -> None:
         await trio.lowlevel.checkpoint()
         starts.append(has_damaged_views)
         raise ViewsDamaged("a page", remedy="p2pcity rebuild")
@@ -260,7 +260,7 @@ def test_good_views_stay_when_the_node_begins_again_for_another_reason(
     reasons = [ViewsDamaged("a page"), BaseComplete("a base"), ViewsDamaged("another page")]
     starts: list[bool] = []
 
-    async def run(config: Config, *, has_damaged_views: bool) -> None:
+    async def run(config: Config, *, has_damaged_views: bool, **named: object) -> None:
         await trio.lowlevel.checkpoint()
         starts.append(has_damaged_views)
         raise reasons[len(starts) - 1]

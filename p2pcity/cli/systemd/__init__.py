@@ -1,0 +1,1 @@
+"""The systemd units, and the command that installs them. `systemd/` links to the files here."""

@@ -1,0 +1,194 @@
+"""A real systemd as PID 1 in a container, with p2pcity from a wheel in it.
+
+The tree (Debian, and the wheels of what p2pcity needs) is made once and kept in TESTS_SYSTEMD_TREE,
+by default /var/tmp/p2pcity-systemd; each session boots a copy of it. The network inside is the
+loopback alone.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+import pytest
+
+ROOT: Final = Path(__file__).resolve().parent.parent.parent
+RIGS: Final = Path(os.environ.get("TESTS_RIGS") or ROOT.parent / "shared" / "rigs")
+TREE: Final = Path(os.environ.get("TESTS_SYSTEMD_TREE") or "/var/tmp/p2pcity-systemd/tree")
+TOOLS: Final = ("systemd-nspawn", "debootstrap", "nsenter", "strace")
+PROGRAM: Final = "/opt/p2pcity/bin/p2pcity"
+DEADLINE_S: Final = 60.0
+_POLL_S: Final = 0.1
+_PYTHON: Final = (3, 11)  # of Debian 12, which the tree is made of
+
+
+def why_not() -> str:
+    """Why no box can be had here; empty where it can."""
+    if os.geteuid():
+        return "it needs root"
+    if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
+        return (
+            f"{', '.join(missing)} missing: "
+            "apt-get install -y --no-install-recommends systemd-container debootstrap strace"
+        )
+    if not (RIGS / "systemd-box.sh").is_file():
+        return f"{RIGS}/systemd-box.sh is missing (TESTS_RIGS)"
+    if sys.version_info[:2] != _PYTHON:
+        return f"the wheels are made for the tree's Python: call it with {_PYTHON}"
+    return ""
+
+
+def _done(command: Sequence[str | Path], **named: Any) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, **named)
+    if done.returncode:
+        pytest.fail(f"{' '.join(map(str, command))}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+
+def _wheel(into: Path, *arguments: str | Path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--disable-pip-version-check"]
+    _done([*command, "-w", into, *arguments], cwd=ROOT)
+
+
+def make_tree() -> Path:
+    """Return the tree with an environment at /opt/p2pcity that lacks p2pcity alone."""
+    constraints = ROOT / "constraints.txt"
+    project = (ROOT / "pyproject.toml").read_bytes()
+    needs = hashlib.sha256(constraints.read_bytes() + project).hexdigest()
+    mark = TREE.with_name(f"{TREE.name}.needs")
+    if mark.is_file() and mark.read_text() == needs:
+        return TREE
+    TREE.parent.mkdir(parents=True, exist_ok=True)
+    if not (TREE / "usr" / "bin" / "python3").exists():
+        shutil.rmtree(TREE, ignore_errors=True)
+        _done(["bash", RIGS / "systemd-box.sh", "build", TREE])
+    wheels = TREE / "opt" / "wheels"
+    shutil.rmtree(TREE / "opt" / "p2pcity", ignore_errors=True)
+    shutil.rmtree(wheels, ignore_errors=True)
+    _wheel(wheels, "-c", constraints, ROOT)
+    [own] = wheels.glob("p2pcity-*.whl")
+    own.unlink()
+    names = [f"/opt/wheels/{path.name}" for path in sorted(wheels.glob("*.whl"))]
+    _done(["chroot", TREE, "python3", "-m", "venv", "/opt/p2pcity"])
+    pip = ["/opt/p2pcity/bin/pip", "install", "-q", "--no-index", "--no-deps"]
+    _done(["chroot", TREE, *pip, *names])
+    shutil.rmtree(wheels)
+    mark.write_text(needs)
+    return TREE
+
+
+class Box:
+    """A booted copy of the tree."""
+
+    def __init__(self, place: Path) -> None:
+        self.root = place / "box"
+        self._place = place
+        self._init: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        tree = make_tree()
+        _done(["cp", "-a", "--reflink=auto", tree, self.root])
+        wheels = self._place / "wheels"
+        _wheel(wheels, "--no-deps", ROOT)
+        [own] = wheels.glob("p2pcity-*.whl")
+        shutil.copy(own, self.root / "opt" / own.name)
+        pip = ["/opt/p2pcity/bin/pip", "install", "-q", "--no-index", "--no-deps"]
+        _done(["chroot", self.root, *pip, f"/opt/{own.name}"])
+        with (self._place / "boot.log").open("wb") as log:
+            self._init = subprocess.Popen(
+                ["bash", RIGS / "systemd-box.sh", "boot", self.root],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.wait(self._is_up, "systemd is up")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._init is not None
+        subprocess.run(["bash", RIGS / "systemd-box.sh", "stop", self.root], capture_output=True)
+        try:
+            self._init.wait(DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            self._init.kill()
+            self._init.wait()
+
+    def _is_up(self) -> bool:
+        done = self.run("systemctl", "is-system-running", is_checked=False)
+        return done.strip() in ("running", "degraded")
+
+    def run(
+        self, *command: str, is_checked: bool = True, timeout_s: float = 2 * DEADLINE_S
+    ) -> str:
+        """Run a command inside; its output. Fails when the command does, if `is_checked`."""
+        done = subprocess.run(
+            ["bash", RIGS / "systemd-box.sh", "run", self.root, *command],
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+        if is_checked and done.returncode:
+            pytest.fail(f"{' '.join(command)}: {done.stdout[-3000:]}{done.stderr[-3000:]}")
+        return done.stdout
+
+    def p2pcity(self, *arguments: str) -> str:
+        """Run the command line inside, as root."""
+        return self.run(PROGRAM, *arguments)
+
+    def json(self, *arguments: str) -> Any:
+        """Run a command of p2pcity with --json; its document."""
+        return json.loads(self.p2pcity(*arguments, "--json"))
+
+    def wait(
+        self, is_so: Callable[[], bool], what: str, *, deadline_s: float = DEADLINE_S
+    ) -> float:
+        """Wait until `is_so()`; how long that took in s."""
+        begin_s = time.monotonic()
+        while not is_so():
+            if time.monotonic() - begin_s > deadline_s:
+                pytest.fail(f"not within {deadline_s} s: {what}\n{self.journal_text()}")
+            time.sleep(_POLL_S)
+        return time.monotonic() - begin_s
+
+    # -- units -------------------------------------------------------------------------------
+
+    def show(self, unit: str, name: str) -> str:
+        """One property of a unit."""
+        return self.run("systemctl", "show", "--value", "-p", name, unit).strip()
+
+    def drop_in(self, unit: str, name: str, text: str) -> None:
+        """Write a drop-in and have it read; an empty text takes it away."""
+        path = self.root / "etc" / "systemd" / "system" / f"{unit}.d" / f"{name}.conf"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if text:
+            path.write_text(text)
+        else:
+            path.unlink()
+        self.run("systemctl", "daemon-reload")
+
+    def journal(self, unit: str, cursor: str = "") -> list[dict[str, Any]]:
+        """The journal's entries of a unit, since a cursor."""
+        after = [f"--after-cursor={cursor}"] if cursor else []
+        self.run("journalctl", "--sync", is_checked=False)
+        text = self.run("journalctl", "-o", "json", "--no-pager", "-u", unit, *after)
+        return [json.loads(line) for line in text.splitlines()]
+
+    def lines(self, unit: str, cursor: str = "") -> list[dict[str, Any]]:
+        """What the node itself wrote, as JSON, since a cursor."""
+        messages = [str(entry.get("MESSAGE")) for entry in self.journal(unit, cursor)]
+        return [json.loads(message) for message in messages if message.startswith("{")]
+
+    def cursor(self) -> str:
+        """The end of the journal."""
+        text = self.run("journalctl", "-n", "1", "-o", "json", "--no-pager")
+        return str(json.loads(text)["__CURSOR"])
+
+    def journal_text(self) -> str:
+        """The end of the whole journal, to be shown when a test fails."""
+        return self.run("journalctl", "--no-pager", "-n", "60", is_checked=False)
