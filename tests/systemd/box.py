@@ -12,7 +12,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -58,8 +60,9 @@ def _wheel(into: Path, *arguments: str | Path) -> None:
 def make_tree() -> Path:
     """Return the tree with an environment at /opt/p2pcity that lacks p2pcity alone."""
     constraints = ROOT / "constraints.txt"
-    project = (ROOT / "pyproject.toml").read_bytes()
-    needs = hashlib.sha256(constraints.read_bytes() + project).hexdigest()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    said = repr(project["dependencies"]).encode() + constraints.read_bytes()
+    needs = hashlib.sha256(said).hexdigest()
     mark = TREE.with_name(f"{TREE.name}.needs")
     if mark.is_file() and mark.read_text() == needs:
         return TREE
@@ -123,9 +126,7 @@ class Box:
         done = self.run("systemctl", "is-system-running", is_checked=False)
         return done.strip() in ("running", "degraded")
 
-    def run(
-        self, *command: str, is_checked: bool = True, timeout_s: float = 2 * DEADLINE_S
-    ) -> str:
+    def run(self, *command: str, is_checked: bool = True, timeout_s: float = 2 * DEADLINE_S) -> str:
         """Run a command inside; its output. Fails when the command does, if `is_checked`."""
         done = subprocess.run(
             ["bash", RIGS / "systemd-box.sh", "run", self.root, *command],
@@ -192,3 +193,54 @@ class Box:
     def journal_text(self) -> str:
         """The end of the whole journal, to be shown when a test fails."""
         return self.run("journalctl", "--no-pager", "-n", "60", is_checked=False)
+
+    # -- processes ---------------------------------------------------------------------------
+
+    def host_pid(self, unit: str) -> int:
+        """The number outside of the box that a unit's main process has."""
+        inner = self.show(unit, "MainPID")
+        for place in Path("/proc").glob("[0-9]*"):
+            try:
+                status = (place / "status").read_text()
+                command = (place / "cmdline").read_bytes()
+            except OSError:
+                continue  # it has just ended
+            [numbers] = [line for line in status.splitlines() if line.startswith("NSpid:")]
+            inside = numbers.split()[2:]
+            if inside and inside[-1] == inner and PROGRAM.encode() in command:
+                return int(place.name)
+        pytest.fail(f"{unit} has no process: {self.journal_text()}")
+
+    @contextmanager
+    def delayed(self, unit: str, call: str, delay_s: int, *, is_loop: bool) -> Iterator[None]:
+        """Let the next system call `call` begin `delay_s` late.
+
+        Of the thread that turns the event loop alone (`is_loop`), or of each thread.
+        """
+        pid = self.host_pid(unit)
+        task = Path(f"/proc/{pid}/task/{pid}")
+        inject = f"inject={call}:delay_enter={delay_s}s:when=1"
+        threads = [] if is_loop else ["-f"]
+        tracer = subprocess.Popen(
+            ["strace", "-q", *threads, "-p", str(pid), "-e", f"trace={call}", "-e", inject],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            self.wait(lambda: _is_traced(task), "strace is attached")
+            yield
+        finally:
+            tracer.terminate()
+            try:
+                tracer.wait(DEADLINE_S)
+            except subprocess.TimeoutExpired:
+                tracer.kill()
+                tracer.wait()
+
+
+def _is_traced(task: Path) -> bool:
+    [line] = [
+        line for line in (task / "status").read_text().splitlines() if line.startswith("TracerPid:")
+    ]
+    return line.split()[1] != "0"
