@@ -112,7 +112,7 @@ def _of_test(test: str, marks: list[ast.expr], root: re.Pattern[str]) -> Iterato
     for group in ([one] for one in (*plain, *cases)):
         text = f"{common} {ast.unparse(group[0])}"
         runs = "make test"
-        for word in ("long", "interop"):
+        for word in ("long", "interop", "systemd"):
             if f"mark.{word}" in text:
                 runs = f"make test-{word}"
         needs = {*_NEEDS.findall(text), *(["root"] if root.search(text) else [])}
@@ -186,6 +186,8 @@ def _rows(found: list[Shown], results: dict[str, Any]) -> Iterator[str]:
 
 
 def _result(shown: Shown, results: dict[str, Any]) -> str:
+    if shown.runs == "make test-systemd":
+        return "each time it is run"
     if shown.runs != "make test-long":
         return "every run"
     known = results.get(shown.test)

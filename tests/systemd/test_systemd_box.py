@@ -12,7 +12,6 @@ from tests.systemd.box import PROGRAM, Box, why_not
 
 pytestmark = [
     pytest.mark.systemd,
-    pytest.mark.scenario("H7", tier="P", needs="root"),
     pytest.mark.skipif(bool(why_not()), reason=f"no systemd in a box: {why_not()}"),
 ]
 
@@ -73,8 +72,8 @@ def submit(box: Box, id_: str) -> None:
 
 
 def found(box: Box) -> set[str]:
-    document = box.json("query", "--type", "box.test", "--node", SOCKET)
-    return {event["id"] for event in document["events"]}
+    lines = box.p2pcity("query", "--type", "box.test", "--json", "--node", SOCKET).splitlines()
+    return {json.loads(line)["id"] for line in lines}
 
 
 def last_exit(box: Box) -> tuple[str, str]:
@@ -104,6 +103,7 @@ def events_of(lines: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     return [line for line in lines if line.get("event") == name]
 
 
+@pytest.mark.scenario("H7", tier="P", needs="root")
 def test_it_serves_when_it_is_ready_and_says_where_it_stands(node: Box) -> None:
     assert node.show(UNIT, "ActiveState") == "active"
     assert re.fullmatch(LINE, node.show(UNIT, "StatusText"))
@@ -198,6 +198,7 @@ def test_what_root_mends_is_the_nodes_again(node: Box) -> None:
     wait_status(node, UNIT, "leader, .*")
 
 
+@pytest.mark.scenario("H7", tier="P", needs="root")
 def test_a_loop_that_hangs_is_restarted_and_accused(node: Box) -> None:
     restarts, cursor = with_watchdog(node), node.cursor()
     with node.delayed(UNIT, "epoll_wait", 600, is_loop=True):
@@ -210,6 +211,7 @@ def test_a_loop_that_hangs_is_restarted_and_accused(node: Box) -> None:
     wait_status(node, UNIT, "leader, .*")
 
 
+@pytest.mark.scenario("H7", tier="P", needs="root")
 def test_a_disk_that_hangs_for_long_is_restarted_and_accused(node: Box) -> None:
     restarts, cursor = with_watchdog(node), node.cursor()
     with node.delayed(UNIT, "fdatasync", 600, is_loop=False):
@@ -224,6 +226,7 @@ def test_a_disk_that_hangs_for_long_is_restarted_and_accused(node: Box) -> None:
     assert any("segment" in frame for frame in line["stacks"]["p2pcity-log"])
 
 
+@pytest.mark.scenario("H7", tier="P", needs="root")
 def test_a_disk_that_hangs_for_a_moment_is_an_alarm_alone(node: Box) -> None:
     restarts, cursor, pid = with_watchdog(node), node.cursor(), node.show(UNIT, "MainPID")
     with node.delayed(UNIT, "fdatasync", WATCHDOG_S // 3, is_loop=False):
@@ -237,6 +240,7 @@ def test_a_disk_that_hangs_for_a_moment_is_an_alarm_alone(node: Box) -> None:
     wait_status(node, UNIT, "leader, .*")
 
 
+@pytest.mark.scenario("H7", tier="P", needs="root")
 def test_a_process_that_is_stopped_as_a_whole_is_restarted(node: Box) -> None:
     restarts, cursor = with_watchdog(node), node.cursor()
     node.run("systemctl", "kill", "--signal=STOP", "--kill-whom=main", UNIT)

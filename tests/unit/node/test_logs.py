@@ -54,6 +54,25 @@ def test_the_level_is_the_least_severe_line(tmp_path: Path) -> None:
     assert len(written(tmp_path / "few", "error")) == 1
 
 
+def test_the_level_changes_under_loggers_that_are_in_use(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        stream = logs.configure(level="info", format_="json", descriptor=file.fileno())
+        logger = structlog.get_logger("p2pcity.test")
+        logger.debug("no")
+        logger.info("one")
+        logs.set_level("debug")
+        logger.debug("two")
+        logs.set_level("error")
+        logger.warning("no")
+        logging.getLogger("library").warning("no")
+        logger.error("three")
+        logger.critical("four")
+        stream.close(5)
+    events = [json.loads(line)["event"] for line in path.read_text().splitlines()]
+    assert events == ["one", "two", "three", "four"]
+
+
 def test_journald_gets_the_priority_in_front(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,7 +82,11 @@ def test_journald_gets_the_priority_in_front(
     monkeypatch.setenv("JOURNAL_STREAM", f"{about.st_dev}:{about.st_ino}")
     lines = written(path)
     assert [line[:3] for line in lines[:2]] == ["<6>", "<4>"]
-    assert json.loads(lines[0][3:])["event"] == "block"
+    fields = json.loads(lines[0][3:])
+    assert fields["event"] == "block"
+    # The journal has both of each line already.
+    assert not {"time", "priority"} & set(fields)
+    assert json.loads(lines[2][3:])["event"] == "heard"
     # Inherited by a child whose output goes elsewhere, the variable means nothing.
     assert written(tmp_path / "other")[0].startswith("{")
 

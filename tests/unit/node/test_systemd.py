@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from p2pcity.errors import CorruptionError
 from p2pcity.node.supervision import Supervision
@@ -131,9 +132,9 @@ async def test_a_life_is_told_in_order(manager: Manager, address: str) -> None:
     supervision = Supervision(Notifier(address))
     supervision.begin()
     supervision.say("starting: applying the log")
-    assert supervision.vitals.is_starting
+    was_starting = [supervision.vitals.is_starting]
     await supervision.ready("follower")
-    assert not supervision.vitals.is_starting
+    assert [*was_starting, supervision.vitals.is_starting] == [True, False]
     before_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     await supervision.reloading()
     await supervision.ready("leader")
@@ -153,7 +154,7 @@ async def test_a_life_is_told_in_order(manager: Manager, address: str) -> None:
 
 
 async def test_the_line_is_kept_true_until_the_node_stops(
-    manager: Manager, address: str, autojump_clock: trio.testing.MockClock
+    manager: Manager, address: str, autojump_clock: MockClock
 ) -> None:
     supervision = Supervision(Notifier(address))
     lines = iter(["a", "a", "b"])
@@ -169,7 +170,7 @@ async def test_the_line_is_kept_true_until_the_node_stops(
 
 
 async def test_a_manager_that_takes_nothing_does_not_hold_up_the_node(
-    address: str, autojump_clock: trio.testing.MockClock
+    address: str, autojump_clock: MockClock
 ) -> None:
     with trio.fail_after(10):
         await Supervision(Notifier(address)).ready("leader")
