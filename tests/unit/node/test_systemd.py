@@ -15,7 +15,7 @@ from p2pcity.node.supervision import Supervision
 from p2pcity.node.systemd import STATUS_BYTES_MAX, Notifier
 
 
-class Manager:
+class Listener:
     """The service manager's end of the socket."""
 
     def __init__(self, address: str) -> None:
@@ -42,13 +42,13 @@ def address(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def manager(address: str) -> Iterator[Manager]:
-    made = Manager(address)
+def manager(address: str) -> Iterator[Listener]:
+    made = Listener(address)
     yield made
     made.close()
 
 
-def test_the_environment_is_taken_and_not_left_to_children(manager: Manager, address: str) -> None:
+def test_the_environment_is_taken_and_not_left_to_children(manager: Listener, address: str) -> None:
     variables = {
         "NOTIFY_SOCKET": address,
         "WATCHDOG_USEC": "60000000",
@@ -78,7 +78,7 @@ def test_the_watchdog_is_for_whom_it_names(given: dict[str, str], watchdog_s: fl
 
 def test_an_abstract_socket_is_reached() -> None:
     name = f"p2pcity-test-{os.getpid()}"
-    manager = Manager(f"\0{name}")
+    manager = Listener(f"\0{name}")
     assert Notifier(f"@{name}").send("READY=1")
     assert manager.heard() == [["READY=1"]]
     manager.close()
@@ -95,7 +95,7 @@ def test_without_a_manager_it_is_mute(address: str | None) -> None:
 def test_nobody_there_and_a_full_queue_are_told_to_the_caller(address: str) -> None:
     notifier = Notifier(address)
     assert not notifier.send("READY=1")
-    manager = Manager(address)
+    manager = Listener(address)
     sent = 0
     while notifier.send("STATUS=" + "x" * 1000):
         sent += 1
@@ -105,7 +105,7 @@ def test_nobody_there_and_a_full_queue_are_told_to_the_caller(address: str) -> N
     manager.close()
 
 
-def test_a_status_is_one_line_said_when_it_changes(manager: Manager, address: str) -> None:
+def test_a_status_is_one_line_said_when_it_changes(manager: Listener, address: str) -> None:
     notifier = Notifier(address)
     for text in ("a", "a", "b\nREADY=1\r\n c", "x" * 5000):
         assert notifier.status(text)
@@ -121,14 +121,14 @@ def test_a_status_is_one_line_said_when_it_changes(manager: Manager, address: st
 def test_a_status_that_was_not_taken_is_said_again(address: str) -> None:
     notifier = Notifier(address)
     assert not notifier.status("a")
-    manager = Manager(address)
+    manager = Listener(address)
     assert notifier.status("a")
     assert manager.heard() == [["STATUS=a"]]
     manager.close()
 
 
 @pytest.mark.scenario("H7", tier="U")
-async def test_a_life_is_told_in_order(manager: Manager, address: str) -> None:
+async def test_a_life_is_told_in_order(manager: Listener, address: str) -> None:
     supervision = Supervision(Notifier(address))
     supervision.begin()
     supervision.say("starting: applying the log")
@@ -154,7 +154,7 @@ async def test_a_life_is_told_in_order(manager: Manager, address: str) -> None:
 
 
 async def test_the_line_is_kept_true_until_the_node_stops(
-    manager: Manager, address: str, autojump_clock: MockClock
+    manager: Listener, address: str, autojump_clock: MockClock
 ) -> None:
     supervision = Supervision(Notifier(address))
     lines = iter(["a", "a", "b"])
