@@ -13,6 +13,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from p2pcity.api.service import Service
+from p2pcity.api.statistics import HttpStatistics
 from p2pcity.errors import ConfigError
 from p2pcity.node import logs, reloading
 from p2pcity.node import surface as surface_module
@@ -49,7 +50,7 @@ class Case:
         self.wanted: Any = Config(http=self.http)
         self.settings = Settings(self.wanted, self._reread)
         service: Service = MemoryService()
-        self.surface = Surface(self.wanted, service)
+        self.surface = Surface(self.wanted, service, HttpStatistics())
         self.surface.reload(self.wanted)
         self.membership: Any = Configured()
 
