@@ -22,7 +22,7 @@ import structlog
 import trio
 
 from p2pcity import __version__
-from p2pcity.errors import ConfigError, LedgerError, LocalError, P2PCityError
+from p2pcity.errors import ConfigError, LedgerError, LocalError, LockedError, P2PCityError
 from p2pcity.ledger.segment_recovery import EntryDamaged
 from p2pcity.ledger.views_reader import ViewsDamaged
 from p2pcity.node import logs
@@ -47,6 +47,9 @@ _HAND_OVER_S = 2.0
 _CLOSE_S = 5.0
 _LOGS_CLOSE_S = 2.0
 _DAMAGED_MAX = 16
+# Under a service manager, ten minutes; without one a directory in use is an error at once.
+_LOCK_TRIES = 600
+_LOCK_PERIOD_S = 1.0
 
 
 def main(config: Config, reread: Callable[[], Config] | None = None) -> int:
@@ -66,6 +69,7 @@ def main(config: Config, reread: Callable[[], Config] | None = None) -> int:
 def _run_to_exit_code(settings: Settings, supervision: Supervision) -> int:
     begins_anew = had_damaged_views = False
     damaged: set[int | None] = set()
+    lock_tries = 0
     while True:
         error = _run_once(settings, supervision, has_damaged_views=begins_anew)
         # For the next beginning alone: one for another reason keeps the views.
@@ -83,6 +87,14 @@ def _run_to_exit_code(settings: Settings, supervision: Supervision) -> int:
             _logger.warning("log_damaged", index=error.index, reason=str(error))
         elif isinstance(error, BaseComplete):
             _logger.warning("base_fetched", reason=str(error))
+        elif isinstance(error, LockedError) and supervision.is_heard and lock_tries < _LOCK_TRIES:
+            # Most likely an earlier life of this unit: a process that waits for its disk can't be
+            # killed, and may still write. Nobody would start the node again when it is gone.
+            if not lock_tries:
+                _logger.warning("lock_waits", reason=str(error), remedy=error.remedy)
+            supervision.say(f"waiting: {error}")
+            lock_tries += 1
+            time.sleep(_LOCK_PERIOD_S)
         else:
             return 0 if error is None else _report(error, supervision)
 

@@ -37,6 +37,11 @@ class Supervision:
         self.vitals = Vitals(limit_s=self._limit_s, transferred_bytes=transferred_bytes)
         self._is_silent = False
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether there is a service manager, which sees to the node's starts."""
+        return self._notifier.is_heard
+
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Have the process watched from another thread, where there is somebody to be told."""

@@ -27,6 +27,7 @@ TOOLS: Final = ("systemd-nspawn", "debootstrap", "nsenter", "strace")
 PROGRAM: Final = "/opt/p2pcity/bin/p2pcity"
 DEADLINE_S: Final = 60.0
 _POLL_S: Final = 0.1
+_LET_GO_S: Final = 5.0
 _PYTHON: Final = (3, 11)  # of Debian 12, which the tree is made of
 
 
@@ -233,7 +234,7 @@ class Box:
         finally:
             tracer.terminate()
             try:
-                tracer.wait(DEADLINE_S)
+                tracer.wait(_LET_GO_S)
             except subprocess.TimeoutExpired:
                 tracer.kill()
                 tracer.wait()

@@ -217,6 +217,9 @@ def test_a_disk_that_hangs_for_long_is_restarted_and_accused(node: Box) -> None:
     with node.delayed(UNIT, "fdatasync", 600, is_loop=False):
         submit_unheard(node)
         node.wait(lambda: node.show(UNIT, "Result") == "watchdog", "the watchdog has struck")
+        # As on a disk that hangs, the process does not even die: its next life waits for that.
+        node.wait(lambda: bool(events_of(node.lines(UNIT, cursor), "lock_waits")), "it waits")
+        assert node.show(UNIT, "StatusText").startswith("waiting: the data directory")
     wait_restarted(node, restarts)
     lines = node.lines(UNIT, cursor)
     assert events_of(lines, "disk_hangs")

@@ -1,6 +1,7 @@
 """Starting: whatever is wrong with keys, genesis or disk is one clear error with its code."""
 
 import json
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -235,6 +236,38 @@ def test_a_bug_alone_ends_with_its_traceback(
     with pytest.raises(ExceptionGroup):
         node.main(config)
     structlog.reset_defaults()
+
+
+def test_under_a_service_manager_a_node_waits_for_an_earlier_life_of_its_own(
+    config: Config,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries = 0
+
+    async def run(*arguments: object, **named: object) -> None:
+        nonlocal tries
+        await trio.lowlevel.checkpoint()
+        tries += 1
+        if tries % 4:
+            raise LockedError("in use by process 7", remedy="wait")
+
+    monkeypatch.setattr(node, "run", run)
+    monkeypatch.setattr(node, "_LOCK_PERIOD_S", 0.0)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        code, lines = logged(config, capfd, monkeypatch)
+        assert (code, tries) == (0, 4)
+        assert [line["event"] for line in lines] == ["lock_waits"]
+        assert manager.recv(4096) == b"STATUS=waiting: in use by process 7"
+        # Not for ever, and not where somebody sits and watches.
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setattr(node, "_LOCK_TRIES", 2)
+        assert logged(config, capfd, monkeypatch)[0] == 12
+    tries = 0
+    assert (logged(config, capfd, monkeypatch)[0], tries) == (12, 1)
 
 
 def test_damaged_views_are_made_anew_once(
