@@ -69,6 +69,7 @@ class SegmentLog:
         self.mended: tuple[Mended, ...] = tuple(recovered.mended)
         self.gaps: tuple[str, ...] = tuple(gap.what for gap in recovered.gaps)
         self.holes = recovered.holes
+        self.is_vote_known = recovered.is_vote_known
         self._directory = recovered.directory
         self._mark_key = recovered.header.mark_key
         self._network = recovered.network
@@ -346,7 +347,8 @@ class SegmentLog:
         which this object raises it for ever.
         """
         self._check()
-        assert not self.holes, "a log with holes takes nothing"
+        is_fit = not self.holes or (entries and entries[0].index == self.holes[0][0])
+        assert is_fit, "a log with holes takes nothing but what ends the first"
         last = check_group(self._index, self._hard_state, hard_state or self._hard_state, entries)
         if self._file.size >= self._segment_bytes_max:
             self._roll()
@@ -366,6 +368,7 @@ class SegmentLog:
         self, hard_state: HardState | None, entries: Sequence[Entry], places: list[Place]
     ) -> None:
         with self._lock:
+            self.holes = ()
             if entries and entries[0].index <= self._index.last_index:
                 self._index.truncate(entries[0].index)
                 self._cache.truncate(entries[0].index)

@@ -6,7 +6,7 @@ and to give them the good ones: when all nodes are damaged, each at another plac
 other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from p2pcity import __version__
+from p2pcity.city.membership import State
 from p2pcity.crypto import keys
 from p2pcity.errors import CorruptionError, LocalError, P2PCityError, RemoteError, Unavailable
 from p2pcity.ledger import views_store
@@ -24,6 +25,7 @@ from p2pcity.ledger.records import Kind
 from p2pcity.ledger.segment_index import BEGINNING, Start
 from p2pcity.ledger.segment_log import SEGMENT_BYTES_MAX, SegmentLog
 from p2pcity.ledger.segment_repair import Mender
+from p2pcity.ledger.segment_succession import supersede
 from p2pcity.ledger.writer import WriterThread
 from p2pcity.net.config import NetConfig
 from p2pcity.net.network import Handlers, Network
@@ -118,6 +120,7 @@ class LogRepair:
         self._make_network = make_network
         self._serving: EntryServing | None = None
         self._incarnation = b""
+        self._voters: list[frozenset[str]] = []
 
     async def run(self, log: SegmentLog, files: LogFiles) -> SegmentLog:
         """Return the log without holes, once others gave what is missing; the old one is closed.
@@ -161,16 +164,20 @@ class LogRepair:
         `net.peers` are asked in any case.
         """
         views, genesis = DataDirectory(files.directory.parent).views, self._identity.genesis
-        nodes = genesis.nodes
+        state = State.from_genesis(genesis)
         try:
             state = await files.writer.run(views_store.read_city, views, genesis)
-            nodes = tuple(state.nodes.values())
         except P2PCityError as error:
             # Missing or damaged as well: they are made anew from the log, once it is whole.
             _logger.warning("city_not_known", reason=str(error), nodes="those of the genesis")
+        self._voters = [
+            frozenset(map(keys.peer_id, chosen))
+            for chosen in (state.sets.voters, state.sets.voters_outgoing)
+            if chosen
+        ]
         addresses = {
             keys.peer_id(node.key): list(node.addresses)
-            for node in nodes
+            for node in state.nodes.values()
             if node.key != self._identity.key.public
         }
         for address in self._config.net.peers:
@@ -194,6 +201,16 @@ class LogRepair:
                 if log.holes != holes:
                     repair = Repair(log.holes)
                 continue
+            entry = repair.successor(self._is_quorum)
+            if entry is not None and await files.writer.run(supersede, log, entry):
+                _logger.warning(
+                    "log_superseded",
+                    index=entry.index,
+                    term=entry.term,
+                    reason="what stood there is lost and was never committed: a quorum of the "
+                    "others has this entry in its place",
+                )
+                break
             if trio.current_time() - said_s >= _SAID_EVERY_S:
                 said_s = trio.current_time()
                 _logger.warning(
@@ -205,6 +222,10 @@ class LogRepair:
                 )
             await trio.sleep(_ROUND_S)
         return log
+
+    def _is_quorum(self, peers: Set[str]) -> bool:
+        """Whether these others are a majority of the voters, in a joint state of both sets."""
+        return all(2 * len(peers & voters) > len(voters) for voters in self._voters)
 
     async def _ask_all(self, network: Network, repair: Repair) -> None:
         async with trio.open_nursery() as nursery:

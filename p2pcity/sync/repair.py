@@ -2,10 +2,11 @@
 
 Whether what they gave is right is not decided here: the log proves it by its own checksums
 (`ledger.segment_repair`), so that no peer has to be believed. Only that an entry is committed is
-taken from them, where nothing hangs on it but an entry that is there already.
+taken from them, where nothing hangs on it but an entry that is there already, or where a quorum
+of voters holds it and says so, which then needs no copy of ours.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Final
 
 from p2pcity.wire.raft import Entry
@@ -24,6 +25,8 @@ class Repair:
         self._is_wanted = set(self._wanted)
         self._settled: dict[str, set[int]] = {}
         self._given: dict[int, dict[Entry, list[str]]] = {}
+        self._first = holes[0][0] if holes else 0
+        self._holders: dict[Entry, set[str]] = {}
         self._bytes = 0
         self.committed: dict[int, int] = {}
 
@@ -68,7 +71,16 @@ class Repair:
             givers = versions.setdefault(entry, [])
             if peer not in givers:
                 givers.append(peer)
+            if entry.index == self._first <= answer.commit:
+                self._holders.setdefault(entry, set()).add(peer)
         return True
+
+    def successor(self, is_quorum: Callable[[Set[str]], bool]) -> Entry | None:
+        """Return the entry that a quorum of others holds as committed where the first hole begins.
+
+        Then nobody can give what stood there, if that was another one: it was never committed.
+        """
+        return next((x for x, peers in self._holders.items() if is_quorum(peers)), None)
 
     def refused(self, peer: str, question: EntriesQuery) -> None:
         """The peer gave no answer: it is not asked for this one again in this round."""

@@ -10,6 +10,8 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from p2pcity.ledger.records import Record
+from p2pcity.ledger.segment_log import SegmentLog
+from p2pcity.wire.raft import Entry
 from tests.memory_network import DEADLINE_S, City, WholeNode
 from tests.segment_case import entry_records, flip, last_file
 
@@ -118,4 +120,23 @@ async def test_a_damaged_node_takes_no_part_until_somebody_helps(city: City) -> 
             assert not repaired(lines)
             starting.start_soon(city.start, city.nodes[2])
     assert repaired(lines) == [hurt, hurt]
+    await assert_goes_on(city)
+
+
+@pytest.mark.scenario("A5", tier="T")
+async def test_a_lost_entry_that_the_others_never_had_gives_way(city: City) -> None:
+    """Its leader died before anybody else had it; nobody can give it, and nobody needs it."""
+    hurt, *rest = city.nodes
+    log = SegmentLog.open(hurt.config.node.data_dir / "log")
+    index = log.last_index + 1
+    log.save(None, [Entry(log.hard_state.term, index, b"\0" * 40)], True)
+    log.close()
+    [lost] = [record for record in entries_of(hurt) if record.index == index]
+    flip(log_file(hurt), 8 * (lost.offset + lost.length - 20))
+    await start_all(city, rest)
+    await city.wait_leader()
+    with capture_logs() as lines:
+        await city.start(hurt)
+    [said] = [line for line in lines if line["event"] == "log_superseded"]
+    assert said["index"] == index
     await assert_goes_on(city)

@@ -3,11 +3,14 @@
 It takes part in nothing else, but gives the others what it has itself.
 """
 
+from collections.abc import Set
 from typing import TYPE_CHECKING, Final
 
+from p2pcity.crypto import keys
 from p2pcity.errors import LedgerError
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.ledger.segment_repair import Mender
+from p2pcity.ledger.segment_succession import supersede
 from p2pcity.sync.repair import Repair
 from p2pcity.wire.limits import BLOCK_BYTES_MAX
 from p2pcity.wire.sync import EntriesAnswer, EntriesQuery
@@ -57,6 +60,24 @@ class Mending:
         if (repair.entries, repair.committed) != tried:
             mender = Mender(node.cluster.city.genesis.network, repair.entries, repair.committed)
             node.reopen(mender)
+            return
+        entry = repair.successor(self._is_quorum)
+        try:
+            if entry is None or not supersede(self.log, entry):
+                return
+        except LedgerError as error:
+            node.fail(error)
+            return
+        node.world.struck["log superseded"] += 1
+        node.reopen(Mender(node.cluster.city.genesis.network))
+
+    def _is_quorum(self, names: Set[str]) -> bool:
+        sets = self._node.views.state.sets
+        return all(
+            2 * len(names & set(map(keys.peer_id, chosen))) > len(chosen)
+            for chosen in (sets.voters, sets.voters_outgoing)
+            if chosen
+        )
 
     def take(self, log: SegmentLog) -> None:
         """The log was opened anew, and still has holes."""

@@ -177,7 +177,9 @@ class Node(Process):
             log = self.storage.open(self.incarnation, mender)
         except LedgerError as error:
             return self._refuse(error)
-        if log.mended or not self._dead_gaps.issuperset(log.gaps):
+        # What is said of the last file is said otherwise once another one follows it.
+        gaps = [gap.partition(", and was synced before")[0] for gap in log.gaps]
+        if log.mended or not self._dead_gaps.issuperset(gaps):
             check(self.is_corrupt, f"{self} finds damage that nobody made: {log.gaps}")
         if log.holes:
             if self.mending is None:
@@ -191,7 +193,7 @@ class Node(Process):
         self.mending = None
         self.is_corrupt = False
         # What was replaced later can't be made again, and stays.
-        self._dead_gaps.update(log.gaps)
+        self._dead_gaps.update(gaps)
         if log.recovery is not None:
             self.world.struck["torn tail"] += 1
         check(self.views.applied_index <= log.last_index, f"{self} lost what it applied")

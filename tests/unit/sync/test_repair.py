@@ -1,5 +1,7 @@
 """Whom to ask for missing entries: each peer once a round, within bounds, nobody believed."""
 
+from collections.abc import Set
+
 from p2pcity.sync import repair as repair_module
 from p2pcity.sync.repair import Repair
 from p2pcity.wire.raft import Entry
@@ -73,3 +75,23 @@ def test_a_peer_that_makes_up_versions_is_heard_a_few_times() -> None:
         repair.begin_round()
         give(repair, "a", Entry(1, 3, b"%d" % number))
     assert len(repair.entries[3]) < 10
+
+
+def test_what_a_quorum_holds_as_committed_succeeds_the_first_hole() -> None:
+    def is_quorum(peers: Set[str]) -> bool:
+        return len(peers) >= 2
+
+    repair = Repair([(3, 4)])
+    entry, other = Entry(2, 3, b"y"), Entry(1, 3, b"x")
+    give(repair, "a", entry, Entry(2, 4, b"z"), commit=4)
+    assert repair.successor(is_quorum) is None
+    give(repair, "b", other, commit=4)
+    give(repair, "c", entry, commit=2)
+    assert repair.successor(is_quorum) is None, "another entry, and one that is not committed"
+    # Saying it twice makes no second one.
+    repair.begin_round()
+    give(repair, "a", entry, commit=4)
+    assert repair.successor(is_quorum) is None
+    repair.begin_round()
+    give(repair, "c", entry, commit=3)
+    assert repair.successor(is_quorum) == entry

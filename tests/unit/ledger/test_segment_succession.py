@@ -1,0 +1,74 @@
+"""A hole at the end of a log that nobody can fill: what others committed takes its place."""
+
+from pathlib import Path
+
+import pytest
+
+from p2pcity.ledger.segment_log import SegmentLog
+from p2pcity.ledger.segment_repair import Mender
+from p2pcity.ledger.segment_succession import supersede
+from p2pcity.wire.raft import Entry, HardState
+from tests.segment_case import ALL, NETWORK, create, entry_records, flip, last_file, make_entry
+
+COMMIT = 3
+
+
+def written(tmp_path: Path) -> Path:
+    """A log of five entries, of which three are known to be committed."""
+    directory = tmp_path / "log"
+    log = create(directory)
+    log.bind_network(NETWORK)
+    log.save(HardState(1, "peer-a", 0), [make_entry(index) for index in (1, 2, 3)], True)
+    log.save(HardState(1, "peer-a", COMMIT), [make_entry(4)], True)
+    log.save(None, [make_entry(5)], True)
+    log.close()
+    return directory
+
+
+def damaged(directory: Path, index: int, byte: int) -> SegmentLog:
+    """Open it with a bit gone bad in one entry, and with what others have in its place."""
+    file = last_file(directory)
+    [record] = [record for record in entry_records(file) if record.index == index]
+    flip(file, 8 * (record.offset + byte % record.length))
+    log = SegmentLog.open(directory, mender=Mender(NETWORK, {index: [Entry(2, index, b"")]}))
+    assert log.holes
+    return log
+
+
+@pytest.mark.parametrize("index", [4, 5])
+def test_what_was_not_committed_is_replaced(tmp_path: Path, index: int) -> None:
+    directory = written(tmp_path)
+    log = damaged(directory, index, -20)
+    assert log.holes == ((index, index),)
+    entry = Entry(2, index, b"")
+    assert supersede(log, entry)
+    for _ in range(2):
+        assert not log.holes
+        assert log.hard_state == HardState(2, None, COMMIT)
+        assert log.entries(1, index + 1, ALL) == [*map(make_entry, range(1, index)), entry]
+        assert log.last_index == index, "what stood behind it went too"
+        log.close()
+        log = SegmentLog.open(directory, mender=Mender(NETWORK))
+    log.save(None, [make_entry(index + 1, 2)], True)
+    log.close()
+    again = SegmentLog.open(directory, mender=Mender(NETWORK))
+    assert again.last_index == index + 1
+    assert len(again.gaps) == 1, "the damage is still there, and matters no more"
+    again.close()
+
+
+def test_what_was_committed_is_not(tmp_path: Path) -> None:
+    log = damaged(written(tmp_path), COMMIT, -20)
+    before = last_file(tmp_path / "log").read_bytes()
+    assert not supersede(log, Entry(2, COMMIT, b""))
+    assert last_file(tmp_path / "log").read_bytes() == before
+    assert log.holes == ((COMMIT, COMMIT),)
+    log.close()
+
+
+def test_nor_where_a_vote_may_be_lost(tmp_path: Path) -> None:
+    """The head is gone: something else than an entry may have stood there as well."""
+    log = damaged(written(tmp_path), 5, 1)
+    assert not log.is_vote_known
+    assert not supersede(log, Entry(2, log.holes[0][0], b""))
+    log.close()
