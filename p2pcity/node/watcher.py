@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -21,8 +22,9 @@ from p2pcity.node.vitals import LOOP, Vitals
 from p2pcity.node.watchdog import Judge, Stall, Verdict
 
 _LOOKS_PER_LIMIT: Final = 45
-_FRAMES_MAX: Final = 16
-_THREADS_MAX: Final = 32
+_FRAMES_MAX: Final = 10
+# `journalctl -o json` leaves out what is longer than 4096 bytes; all stacks come with SIGABRT.
+_STACKS_BYTES_MAX: Final = 3000
 _CLOSE_S: Final = 2.0
 
 _logger = structlog.get_logger("p2pcity.node.watcher")
@@ -92,7 +94,7 @@ class Watcher:
             "watchdog_not_fed",
             reason=_reason(stalls),
             remedy="the service manager restarts this node; if it happens again, report the stacks",
-            stacks=stacks(),
+            stacks=stacks([stall.gauge.name for stall in stalls]),
         )
 
     def _work(self) -> None:
@@ -104,12 +106,23 @@ def _reason(stalls: Sequence[Stall]) -> str:
     return "; ".join(str(stall) for stall in stalls)
 
 
-def stacks() -> dict[str, list[str]]:
-    """Return each thread's name and its innermost frames, the innermost last."""
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    found = {}
-    for ident, frame in list(sys._current_frames().items())[:_THREADS_MAX]:
-        summary = traceback.extract_stack(frame)[-_FRAMES_MAX:]
-        lines = [f"{item.filename}:{item.lineno} {item.name}" for item in summary]
-        found[names.get(ident, str(ident))] = lines
+def stacks(accused: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Return threads and their innermost frames, the innermost last, as many as a line may hold.
+
+    Those come first whose names are in one of `accused`, then the one that turns the loop.
+    """
+    frames = sys._current_frames()
+    main = threading.main_thread()
+    threads = [thread for thread in threading.enumerate() if thread.ident in frames]
+    threads.sort(key=lambda one: (not any(one.name in text for text in accused), one is not main))
+    found: dict[str, list[str]] = {}
+    room = _STACKS_BYTES_MAX
+    for thread in threads:
+        assert thread.ident is not None, "it has frames, so it runs"
+        summary = traceback.extract_stack(frames[thread.ident])[-_FRAMES_MAX:]
+        lines = [f"{Path(item.filename).name}:{item.lineno} {item.name}" for item in summary]
+        room -= len(thread.name) + sum(len(line) + 4 for line in lines)
+        if room < 0:
+            break
+        found[thread.name] = lines
     return found

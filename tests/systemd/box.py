@@ -178,7 +178,7 @@ class Box:
         """The journal's entries of a unit, since a cursor."""
         after = [f"--after-cursor={cursor}"] if cursor else []
         self.run("journalctl", "--sync", is_checked=False)
-        text = self.run("journalctl", "-o", "json", "--no-pager", "-u", unit, *after)
+        text = self.run("journalctl", "--all", "-o", "json", "--no-pager", "-u", unit, *after)
         return [json.loads(line) for line in text.splitlines()]
 
     def lines(self, unit: str, cursor: str = "") -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ def damaged(directory: Path, index: int, byte: int) -> SegmentLog:
 def test_what_was_not_committed_is_replaced(tmp_path: Path, index: int) -> None:
     directory = written(tmp_path)
     log = damaged(directory, index, -20)
-    assert log.holes == ((index, index),)
+    assert list(log.holes) == [(index, index)]
     entry = Entry(2, index, b"")
     assert supersede(log, entry)
     for _ in range(2):
