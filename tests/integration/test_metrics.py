@@ -25,9 +25,13 @@ from tests.metrics_case import PROMTOOL, labels_of, names, names_used, promtool,
 pytestmark = pytest.mark.integration
 
 TESTNET = Path(__file__).resolve().parent.parent.parent / "testnet"
-# Series of these appear with what happens, as many as the code has routes and reasons; all
-# others are there from the start.
-GROWING = {"p2pcity_http_requests", "p2pcity_raft_messages_ignored"}
+# Series of these appear with what happens, as many as the code has routes and reasons, and one
+# once another voter's clock was heard; all others are there from the start.
+GROWING = {
+    "p2pcity_clock_offset_seconds",
+    "p2pcity_http_requests",
+    "p2pcity_raft_messages_ignored",
+}
 
 
 def scrape(node: WholeNode) -> str:
@@ -52,32 +56,53 @@ async def test_a_city_counts_what_it_does(tmp_path: Path, nursery: trio.Nursery)
         await leader.submit(*carried)
         await leader.submit(carried[0])
         await city.wait_same_head()
+        # From here on nothing waits until all is looked at: on a busy machine leaders may change.
+        await city.wait_until(lambda: all(is_well(node) for node in city.nodes), "all are ready")
         for node in city.nodes:
-            check_figures(node, is_leader=node is leader)
+            check_figures(node)
             # Whoever sends what: no series comes of it.
             assert series(scrape(node)) == before[node.name]
+        check_sums([scrape(node) for node in city.nodes])
         text = scrape(leader)
         accepted = {"verdict": "accept", "reason": "accepted"}
         known = {"verdict": "ignore", "reason": "duplicate"}
         assert value(text, "p2pcity_admission_verdicts_total", **accepted) == 10
         assert value(text, "p2pcity_admission_verdicts_total", **known) == 1
-        assert value(text, "p2pcity_raft_elections_won_total") >= 1
-        proposed = value(text, "p2pcity_ordering_proposed_blocks_total")
-        assert proposed == value(text, "p2pcity_ledger_height")
-        assert proposed == value(text, "p2pcity_ordering_commit_duration_seconds_count")
-        assert value(text, "p2pcity_ordering_proposed_transactions_total") == 10
         await check_cut_off(city, leader)
         for node in city.nodes:
             await node.stop()
 
 
-def check_figures(node: WholeNode, *, is_leader: bool) -> None:
+def is_well(node: WholeNode) -> bool:
+    return node.parts.service.ready().is_ok and len(node.parts.network.peers()) == 3
+
+
+def check_sums(texts: list[str]) -> None:
+    """What leaders did, whoever they were."""
+    height = value(texts[0], "p2pcity_ledger_height")
+    proposed, timed, transactions, won = (
+        sum(value(text, name) for text in texts)
+        for name in (
+            "p2pcity_ordering_proposed_blocks_total",
+            "p2pcity_ordering_commit_duration_seconds_count",
+            "p2pcity_ordering_proposed_transactions_total",
+            "p2pcity_raft_elections_won_total",
+        )
+    )
+    # With one leader all three are equal; what a former one proposed may be lost, or not timed.
+    assert 1 <= timed <= proposed
+    assert proposed >= height
+    assert transactions >= 10
+    assert won >= 1
+
+
+def check_figures(node: WholeNode) -> None:
     text = scrape(node)
     status = cast(dict[str, Any], node.parts.status.status())
     ledger, raft = status["ledger"], status["raft"]
     assert value(text, "p2pcity_node_ready") == 1
     assert value(text, "p2pcity_raft_has_leader") == 1
-    assert value(text, "p2pcity_raft_role", role="leader") == is_leader
+    assert value(text, "p2pcity_raft_role", role="leader") == node.is_leader
     assert value(text, "p2pcity_raft_term") == raft["term"]
     assert value(text, "p2pcity_raft_applied_index") == raft["applied_index"]
     assert value(text, "p2pcity_ledger_height") == ledger["height"]
