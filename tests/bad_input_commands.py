@@ -87,7 +87,7 @@ CLIENT_CASES: Final = (
         "unreachable node, TCP",
         4,
         "no node answers at http://127.0.0.1:9",
-        "--node",
+        "name another one",
         _here("status", "--node", "http://127.0.0.1:9"),
     ),
     CommandCase(
@@ -108,7 +108,7 @@ CLIENT_CASES: Final = (
         "--node names the port for peers",
         4,
         "no node answers at",
-        "--node",
+        "name another one",
         lambda place: Command(
             (
                 *("status", "--node"),
