@@ -329,7 +329,7 @@ def _plant_early_reads(patch: pytest.MonkeyPatch) -> None:
         _plant_small_quorum,
         _plant_unsynced_entries,
         _plant_blind_votes,
-        _plant_early_reads,
+        pytest.param(_plant_early_reads, marks=pytest.mark.long),
     ],
 )
 def test_planted_bugs_are_found(

@@ -90,7 +90,7 @@ def test_only_the_majority_side_goes_on(size: int) -> None:
 
 
 @pytest.mark.scenario("C5", tier="S")
-@pytest.mark.parametrize("size", [3, 5, 7])
+@pytest.mark.parametrize("size", [3, 5, pytest.param(7, marks=pytest.mark.long)])
 def test_a_bridge_between_two_groups_keeps_them_ordering(size: int) -> None:
     for seed in SEEDS:
         for leads in (0, 1, size - 1):
@@ -113,7 +113,7 @@ def test_a_bridge_between_two_groups_keeps_them_ordering(size: int) -> None:
 
 
 @pytest.mark.scenario("C6", tier="S")
-@pytest.mark.parametrize("size", [4, 5, 7])
+@pytest.mark.parametrize("size", [4, 5, pytest.param(7, marks=pytest.mark.long)])
 def test_a_ring_of_majorities_does_not_raise_terms(size: int) -> None:
     for seed in SEEDS:
         for is_one_way in (False, True):

@@ -21,7 +21,7 @@ from tests.views_case import apply_all, dump, open_store
 
 FLIPS: Final = int(os.environ.get("TESTS_VIEWS_FLIPS", "200"))
 BLOCKS: Final = 60
-REBUILT: Final = 5
+REBUILT: Final = 2
 """So many of each kind are made anew and compared whole; that takes as long as to write them."""
 
 
