@@ -189,7 +189,7 @@ def test_gossip_goes_round_a_cut_raft_link(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.scenario("C13", tier="P")
 def test_raft_goes_on_without_gossip(tmp_path: Path) -> None:
-    """What a follower takes comes to the leader all the same, and to nobody else before it."""
+    """What a follower takes comes to the leader all the same; anti-entropy brings others a few."""
     network = LocalNetwork.create(
         tmp_path / "net", nodes=3, orderers=3, authors=(AUTHOR,), raft_preset="local"
     )
@@ -203,7 +203,8 @@ def test_raft_goes_on_without_gossip(tmp_path: Path) -> None:
         with Load(network, targets=[one]) as load:
             load.wait_more(100)
             told = ask(network, other, "/v1/status")["verdicts"]
-        assert not any(count for name, count in told.items() if name.startswith("accept.")), told
+        heard = sum(count for name, count in told.items() if name.startswith("accept."))
+        assert heard < load.count / 4, told
         verify(network, load.acknowledged.values())
 
 
