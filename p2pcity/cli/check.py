@@ -10,7 +10,7 @@ import click
 
 from p2pcity.cli import exit_codes
 from p2pcity.cli.node_address import config_option
-from p2pcity.cli.output import json_option, print_json, print_pairs
+from p2pcity.cli.output import json_option, print_json, print_pairs, print_verdict
 from p2pcity.cli.stopped_node import show_progress, stopped_node
 
 
@@ -58,9 +58,5 @@ def check(config_file: Path | None, is_json: bool) -> int:
     print_pairs(list(facts.items()))
     for outcome, count in report.outcomes.items():
         print(f"{count} transactions {outcome}")
-    for note in report.notes:
-        print(f"note: {note}")
-    for finding in report.findings:
-        click.secho(f"WRONG: {finding.what}. {finding.remedy}", fg="red")
-    print("sound" if report.is_sound else f"{len(report.findings)} findings")
+    print_verdict(report.notes, [(item.what, item.remedy) for item in report.findings])
     return code

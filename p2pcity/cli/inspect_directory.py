@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from p2pcity.cli import exit_codes
-from p2pcity.cli.output import json_option, print_json, print_pairs, print_table, show_bytes
+from p2pcity.cli.output import (
+    json_option,
+    print_json,
+    print_pairs,
+    print_table,
+    print_verdict,
+    show_bytes,
+)
 from p2pcity.errors import ConfigError
 from p2pcity.node.places import CONFIG_NAME
 
@@ -193,8 +200,4 @@ def _print(found: Inspection, document: dict[str, Any]) -> None:
     print_table(["FILE", "FIRST", "SIZE"], rows)
     if len(newest) < len(log["files"]):
         print(f"and {len(log['files']) - len(newest)} older ones")
-    for note in found.notes:
-        print(f"note: {note}")
-    for finding in found.findings:
-        click.secho(f"WRONG: {finding.what}. {finding.remedy}", fg="red")
-    print("sound" if found.is_sound else f"{len(found.findings)} findings")
+    print_verdict(found.notes, [(item.what, item.remedy) for item in found.findings])

@@ -61,6 +61,15 @@ def print_pairs(pairs: Sequence[tuple[str, object]]) -> None:
         print(f"{name.ljust(width)}  {show(value)}")
 
 
+def print_verdict(notes: Sequence[str], wrong: Sequence[tuple[str, str]]) -> None:
+    """Print what is worth knowing, each thing that is wrong with its remedy, and the verdict."""
+    for note in notes:
+        print(f"note: {note}")
+    for what, remedy in wrong:
+        click.secho(f"WRONG: {what}. {remedy}", fg="red")
+    print(f"{len(wrong)} findings" if wrong else "sound")
+
+
 def show(value: object) -> str:
     """Return a value as a cell shows it: nothing is a dash, a float has one decimal."""
     if value is None or value == "":

@@ -7,6 +7,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final
 
+# The library loads this when a connection ends: too late where no file may be opened any more.
+import libp2p.utils.connection_shutdown  # noqa: F401
 import trio
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
 from libp2p.crypto.ed25519 import Ed25519PrivateKey

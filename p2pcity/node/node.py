@@ -9,7 +9,6 @@ does when a base was fetched from others, which the start moves into place.
 """
 
 import gc
-import resource
 import signal
 import time
 from collections.abc import Callable
@@ -22,13 +21,14 @@ import structlog
 import trio
 
 from p2pcity import __version__
-from p2pcity.errors import ConfigError, LedgerError, LocalError, LockedError, P2PCityError
+from p2pcity.errors import LedgerError, LocalError, LockedError, P2PCityError
 from p2pcity.ledger.segment_recovery import EntryDamaged
 from p2pcity.ledger.views_reader import ViewsDamaged
 from p2pcity.node import logs
 from p2pcity.node.assembly import Parts
 from p2pcity.node.base_fetching import BaseComplete
 from p2pcity.node.config import Config
+from p2pcity.node.descriptors import check_descriptors
 from p2pcity.node.identity import load_identity
 from p2pcity.node.log_repair import LogRepair
 from p2pcity.node.membership import check_place
@@ -41,8 +41,6 @@ from p2pcity.node.systemd import Notifier
 _logger = structlog.get_logger("p2pcity.node")
 # Objects until a young collection, young ones until a middle one, middle ones until a full one.
 _COLLECTOR_THRESHOLDS = (10_000, 20, 20)
-# Files, pipes and sockets besides the connections: 25 while idle, and what is opened for a moment.
-_DESCRIPTORS = 64
 _HAND_OVER_S = 2.0
 _CLOSE_S = 5.0
 _LOGS_CLOSE_S = 2.0
@@ -147,7 +145,7 @@ async def run(
     settings = settings or Settings(config)
     supervision = supervision or Supervision()
     supervision.begin()
-    _check_descriptors(config)
+    check_descriptors(config)
     identity = load_identity(config)
     stores = await open_stores(
         config.node.data_dir,
@@ -190,18 +188,6 @@ async def run(
         raise
     await _close(stores)
     _logger.info("stopped", peer=identity.peer_id)
-
-
-def _check_descriptors(config: Config) -> None:
-    """Refuse to start where the system lets the process open too few files for its connections."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _DESCRIPTORS + config.net.connections_max + config.http.connections_max
-    if limit not in (resource.RLIM_INFINITY, -1) and limit < wanted:
-        raise ConfigError(
-            f"the limit of open files is {limit}, this node may need {wanted}",
-            remedy="Raise it (`ulimit -n`, LimitNOFILE= of the unit), or lower "
-            "net.connections_max and http.connections_max.",
-        )
 
 
 def _settle_collector() -> None:

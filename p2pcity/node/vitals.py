@@ -7,16 +7,29 @@ then what counts is that the process reads or writes.
 
 import resource
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
 from p2pcity.ledger.writer import WriterThread
-from p2pcity.node.apply_loop import ApplyLoop
 from p2pcity.node.watchdog import Gauge
 
 _BEATS_PER_LIMIT: Final = 20
 LOOP: Final = "the event loop"
+
+
+class Applying(Protocol):
+    """As much of the apply loop as is looked at."""
+
+    alarm: str
+
+    @property
+    def applied_index(self) -> int:
+        """The newest entry that was applied."""
+
+    @property
+    def target_index(self) -> int:
+        """The newest entry that is to be applied."""
 
 
 class Vitals:
@@ -35,7 +48,7 @@ class Vitals:
         self._make_thread = make_thread
         self._beats = 0
         self._threads: tuple[WriterThread, ...] = ()
-        self._apply: ApplyLoop | None = None
+        self._apply: Applying | None = None
         self.is_starting = True
         # Whether the loop runs at all: between two beginnings there is none to beat.
         self._is_beating = False
@@ -50,7 +63,7 @@ class Vitals:
         self._threads = (*self._threads, thread)
         return thread
 
-    def follow(self, apply: ApplyLoop) -> None:
+    def follow(self, apply: Applying) -> None:
         """Watch that what is committed gets applied."""
         self._apply = apply
 

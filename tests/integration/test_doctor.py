@@ -136,7 +136,7 @@ STOPPED: Final[dict[str, tuple[Spoil, str, str]]] = {
     "key": (_open_the_key, "error", "chmod"),
     "genesis": (_lose_the_genesis, "error", "node.genesis"),
     "genesis ": (_take_another_genesis, "error", "genesis.cbor"),
-    "log": (_damage_an_entry, "error", "fetches what is damaged"),
+    "damage": (_damage_an_entry, "error", "from the other nodes"),
     "views": (_lose_the_views, "warning", "rebuild"),
     "identity": (_take_another_key, "error", "its own key"),
     "configuration": (_misspell_a_setting, "error", "keep_blocks"),

@@ -17,7 +17,7 @@ from p2pcity.cli.chaos.checker import Findings, check
 from p2pcity.cli.chaos.clients import Clients, Recorder
 from p2pcity.cli.chaos.history import LedgerCopy, Operation, write_ledgers
 from p2pcity.cli.chaos.plan import Strike, draw_again
-from p2pcity.cli.chaos.site import Acting, Site
+from p2pcity.cli.chaos.site import Acting, Site, wait
 from p2pcity.cli.chaos.wires import Wires
 from p2pcity.cli.demo.watching import Watcher
 from p2pcity.cli.testnet.local_network import LocalNetwork
@@ -30,7 +30,6 @@ READS_MIN: Final = 20
 """A run with fewer linearizable or local reads shows nothing."""
 _CALM_S: Final = 60.0
 _EQUAL_S: Final = 90.0
-_POLL_S: Final = 0.05
 _CHECK_S: Final = 600.0
 _AGAIN_MAX: Final = 3
 # What a node may write as an error when it met such a fault; everything else is a bug.
@@ -208,22 +207,22 @@ class Course:
         """Let all vote again who were demoted, by a change that came late too."""
         if "members" in self._names:
             site.demoted.update(self._nodes)
-        until_s = time.monotonic() + _CALM_S
-        while site.demoted:
-            if time.monotonic() >= until_s:
-                names = ", ".join(sorted(site.demoted))
-                self._outcome.problems.append(f"{names} did not vote within {_CALM_S:.0f} s")
-                return
+
+        def do_all_vote() -> bool:
             for name in sorted(site.demoted):
                 members.promote(site, name)
-            time.sleep(_POLL_S)
+            return not site.demoted
+
+        if not wait(do_all_vote, _CALM_S):
+            names = ", ".join(sorted(site.demoted))
+            self._outcome.problems.append(f"{names} did not vote within {_CALM_S:.0f} s")
 
     # -- afterwards --------------------------------------------------------------------------
 
     def _finish(self, network: LocalNetwork, clients: Clients) -> None:
         """Let all nodes come to the same ledger, read them to the end, and stop them."""
         outcome = self._outcome
-        if not _wait_equal(network):
+        if not wait(lambda: _are_equal(network), _EQUAL_S):
             outcome.problems.append(
                 f"the nodes do not come to the same ledger within {_EQUAL_S:.0f} s"
             )
@@ -284,18 +283,13 @@ def errors_in(log: Path, names: Sequence[str]) -> list[str]:
 _P2PCITY: Final = (sys.executable, "-m", "p2pcity")
 
 
-def _wait_equal(network: LocalNetwork) -> bool:
-    """Wait until all nodes show one head, and have nothing left to order."""
-    until_s = time.monotonic() + _EQUAL_S
-    while time.monotonic() < until_s:
-        found = list(network.statuses().values())
-        heads = {None if status is None else status["ledger"]["head"] for status in found}
-        if len(heads) == 1 and all(
-            status is not None
-            and status["mempool"]["transactions"] == 0
-            and status["outbox"]["pending"] == 0
-            for status in found
-        ):
-            return True
-        time.sleep(_POLL_S)
-    return False
+def _are_equal(network: LocalNetwork) -> bool:
+    """Whether all nodes show one head, and have nothing left to order."""
+    found = list(network.statuses().values())
+    heads = {None if status is None else status["ledger"]["head"] for status in found}
+    return len(heads) == 1 and all(
+        status is not None
+        and status["mempool"]["transactions"] == 0
+        and status["outbox"]["pending"] == 0
+        for status in found
+    )

@@ -21,7 +21,7 @@ from p2pcity.api.client import ApiProblem, Unreachable
 from p2pcity.cli.chaos import members, shifted_clock
 from p2pcity.cli.chaos.cables import Wire
 from p2pcity.cli.chaos.plan import Strike
-from p2pcity.cli.chaos.site import ASK_S, Acting, Site, get
+from p2pcity.cli.chaos.site import ASK_S, Acting, Site, get, wait
 from p2pcity.cli.chaos.wires import Wires
 from p2pcity.cli.testnet.local_network import LocalNetwork
 from p2pcity.cli.testnet.local_node import LocalNode
@@ -32,7 +32,6 @@ DISK_FREE_BYTES_MIN: Final = 8 * 1024 * 1024
 """What `ledger.disk_free_bytes_min` must be on the small disks of disk-full."""
 _GONE_S: Final = 10.0
 _SEEN_S: Final = 5.0
-_POLL_S: Final = 0.02
 _CLOCK_OFFSETS_S: Final = (-600, -60, -7, -2, 2, 7, 60, 600)
 
 
@@ -89,7 +88,7 @@ def pause(site: Site, strike: Strike) -> Acting:
     with site.keeping([name]):
         node = site.network.node(name)
         node.send(SIGSTOP)
-        struck = _wait(lambda: _state(node) == "T", _SEEN_S)
+        struck = wait(lambda: _state(node) == "T", _SEEN_S)
         yield
         node.send(SIGCONT)
     return int(struck)
@@ -235,7 +234,7 @@ def slow_disk(site: Site, strike: Strike) -> Acting:
         try:
             yield
             # A machine that is busy attaches late: the node is held up before it is let go.
-            _wait(lambda: b"(DELAYED)" in seen.read_bytes(), _SEEN_S)
+            wait(lambda: b"(DELAYED)" in seen.read_bytes(), _SEEN_S)
         finally:
             tracer.send_signal(SIGINT)
             try:
@@ -409,12 +408,3 @@ def _state(node: LocalNode) -> str:
     except OSError:
         return ""
     return stat.rpartition(")")[2].split()[0]
-
-
-def _wait(is_so: Callable[[], bool], seconds: float) -> bool:
-    until_s = time.monotonic() + seconds
-    while not is_so():
-        if time.monotonic() >= until_s:
-            return False
-        time.sleep(_POLL_S)
-    return True

@@ -1,7 +1,8 @@
 """What the nemeses act on, and what they tell each other about the nodes."""
 
 import contextlib
-from collections.abc import Generator, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Final
 
 from p2pcity.api.client import ApiProblem, Unreachable
@@ -11,6 +12,7 @@ from p2pcity.cli.demo.watching import Watcher
 from p2pcity.cli.testnet.local_network import LocalNetwork
 from p2pcity.cli.testnet.local_node import LocalNode
 
+_POLL_S: Final = 0.02
 ASK_S: Final = 2.0
 """How long a node has to answer a question."""
 
@@ -94,3 +96,13 @@ def get(node: LocalNode, path: str) -> Any:
             return client.get_json(path)
         except (Unreachable, ApiProblem):
             return None
+
+
+def wait(is_so: Callable[[], bool], seconds: float) -> bool:
+    """Wait until `is_so()`, for so long at most; whether it came to be."""
+    until_s = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() >= until_s:
+            return False
+        time.sleep(_POLL_S)
+    return True

@@ -12,7 +12,7 @@ import click
 from p2pcity.cli import exit_codes
 from p2pcity.cli.node_address import (
     config_option,
-    find_config_file,
+    load_config,
     node_option,
     open_client,
     token_option,
@@ -83,7 +83,7 @@ def _examine(
     # A node that was only named by --node may be on another machine.
     if node_address is None or config_file is not None:
         try:
-            local = Local(_load(config_file))
+            local = Local(load_config(config_file))
         except ConfigError as error:
             return [of_error("configuration", error)], False
         local.look()
@@ -117,18 +117,13 @@ def _examine(
     return found, True
 
 
-def _load(config_file: Path | None) -> Any:
-    from p2pcity.node.config_reading import load
-
-    return load(find_config_file(config_file)).config
-
-
 def _ask(
     node_address: str | None, token_file: Path | None, local: Local | None, before: list[Finding]
 ) -> Iterator[Finding]:
     """Ask the node, twice for what should move. Raises Unreachable, ApiProblem."""
     from p2pcity.cli.doctor import findings
-    from p2pcity.cli.doctor.local import limit_of, reach
+    from p2pcity.cli.doctor.local import reach
+    from p2pcity.node.descriptors import limit_of
 
     with open_client(node_address, token_file) as client:
         first = client.get_json("/v1/status")

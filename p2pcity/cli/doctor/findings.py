@@ -5,12 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from p2pcity.wire.limits import CLOCK_AHEAD_MS_MAX
+
 Severity = Literal["error", "warning"]
 Document = Mapping[str, Any]
 
 CLOCK_OFF_MS: Final = 1_000
-"""Two clocks of one city that differ by more are worth a look; from 5 s on no such leader leads."""
-_CLOCK_WRONG_MS: Final = 5_000
+"""Two clocks of one city that differ by more are worth a look."""
 SYNC_SLOW_MS: Final = 100.0
 """A sync that takes longer slows every commit down."""
 _TRAILS_MAX: Final = 1_000
@@ -168,14 +169,14 @@ def _of_clock(offsets: Sequence[float], rows: Sequence[Document]) -> Iterator[Fi
         direction = "behind" if middle > 0 else "ahead of"
         yield Finding(
             "clock",
-            "error" if abs(middle) >= _CLOCK_WRONG_MS else "warning",
+            "error" if abs(middle) >= CLOCK_AHEAD_MS_MAX else "warning",
             f"this node's clock is {abs(middle) / 1000:.1f} s {direction} its peers'",
             "Set the clock and keep it: `timedatectl set-ntp true`, or chrony.",
         )
         return
     for row in rows:
         offset = row["clock_offset_ms"]
-        if offset is not None and abs(offset) >= _CLOCK_WRONG_MS:
+        if offset is not None and abs(offset) >= CLOCK_AHEAD_MS_MAX:
             yield Finding(
                 "clock",
                 "warning",

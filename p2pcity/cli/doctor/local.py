@@ -2,13 +2,11 @@
 
 import errno
 import os
-import resource
 import socket
 import statistics
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,9 +16,10 @@ from p2pcity.cli.key_files import read_file, read_key
 from p2pcity.crypto.keys import peer_id
 from p2pcity.errors import ConfigError, DecodeError, LockedError, P2PCityError
 from p2pcity.ledger.data_directory import DataDirectory, open_directory
-from p2pcity.ledger.lock import DataLock
-from p2pcity.ledger.offline_log import OfflineLog
+from p2pcity.ledger.inspection import inspect
+from p2pcity.ledger.lock import last_holder
 from p2pcity.node.config import Config
+from p2pcity.node.descriptors import check_descriptors
 from p2pcity.wire import genesis as genesis_wire
 from p2pcity.wire.genesis import Genesis
 
@@ -30,7 +29,6 @@ _LOG_BYTES_MAX: Final = 256 * 1024 * 1024
 _TCP_S: Final = 2.0
 _TCP_AT_ONCE: Final = 16
 _ADDRESSES_MAX: Final = 64
-_DESCRIPTORS: Final = 64
 
 
 def of_error(check: str, error: P2PCityError) -> Finding:
@@ -55,12 +53,16 @@ class Local:
         self._open()
         if self._directory is not None:
             self._look_at_disk(self._directory)
-        self._look_at_lock()
-        if not self.is_running:
-            self.found += _ports(self.config.net.listen)
-            self.found += self._limits()
-            if self._directory is not None and self.genesis is not None:
-                self.found += _stored(self._directory, self.genesis)
+            self._look_at_lock(self._directory)
+        if self.is_running:
+            return
+        self.found += _ports(self.config.net.listen)
+        try:
+            check_descriptors(self.config)
+        except ConfigError as error:
+            self.found.append(of_error("descriptors", error))
+        if self._directory is not None and self.genesis is not None:
+            self.found += _stored(self._directory, self.genesis)
 
     def _read_identity(self) -> None:
         node = self.config.node
@@ -139,31 +141,21 @@ class Local:
                 )
             )
 
-    def _look_at_lock(self) -> None:
-        if self._directory is None or self._own_id is None:
-            return
-        lock = DataLock(self._directory.path, self._own_id)
+    def _look_at_lock(self, directory: DataDirectory) -> None:
         try:
-            lock.acquire()
+            holder = last_holder(directory.path)
         except LockedError:
             self.is_running = True
             return
-        except P2PCityError as error:
-            self.found.append(of_error("identity", error))
-            return
-        lock.release()
-
-    def _limits(self) -> Iterator[Finding]:
-        net, http = self.config.net, self.config.http
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = _DESCRIPTORS + net.connections_max + http.connections_max
-        if limit not in (resource.RLIM_INFINITY, -1) and limit < wanted:
-            yield Finding(
-                "descriptors",
-                "error",
-                f"a process here may open {limit} files, the node may need {wanted}",
-                "Raise it (`ulimit -n`, LimitNOFILE= of the unit), or lower net.connections_max "
-                "and http.connections_max.",
+        if self._own_id is not None and holder not in (None, self._own_id):
+            self.found.append(
+                Finding(
+                    "identity",
+                    "error",
+                    f"{directory.path} belongs to peer id {holder}, node.key is that of "
+                    f"{self._own_id}",
+                    "Start the node with its own key, or with its own data directory.",
+                )
             )
 
 
@@ -211,30 +203,25 @@ def _stored(directory: DataDirectory, genesis: Genesis) -> Iterator[Finding]:
     size = sum(file.stat().st_size for file in directory.log.glob("*") if file.is_file())
     if size > _LOG_BYTES_MAX:
         yield Finding(
-            "log",
+            "damage",
             "warning",
             f"the log is larger ({size:,} bytes) than is looked through here",
-            "Let `p2pcity check` look through it.",
+            "Let `p2pcity inspect` look through it.",
         )
-    else:
-        try:
-            log = OfflineLog(directory.log)
-        except P2PCityError as error:
-            yield Finding(
-                "log",
-                "error",
-                str(error),
-                "Start the node: it fetches what is damaged from the others. With nobody to ask, "
-                "put a copy of its newest state back.",
-            )
-        else:
-            if log.network not in (None, genesis.network):
-                yield Finding(
-                    "genesis",
-                    "error",
-                    "the log belongs to another network than node.genesis",
-                    "Give the node the genesis.cbor that it was started with.",
-                )
+        return
+    try:
+        found = inspect(directory)
+    except P2PCityError as error:
+        yield of_error("damage", error)
+        return
+    yield from (Finding("damage", "error", item.what, item.remedy) for item in found.findings)
+    if found.network not in (None, genesis.network):
+        yield Finding(
+            "genesis",
+            "error",
+            f"{directory.path} belongs to another network than node.genesis",
+            "Give the node the genesis.cbor that it was started with.",
+        )
     if not directory.views.exists():
         yield Finding(
             "views",
@@ -242,16 +229,6 @@ def _stored(directory: DataDirectory, genesis: Genesis) -> Iterator[Finding]:
             f"{directory.views} is missing",
             "Nothing is lost: the next start makes it anew from the log (or `p2pcity rebuild`).",
         )
-
-
-def limit_of(pid: int) -> int | None:
-    """How many files a process may open (proc_pid_limits(5)); None when that is not told."""
-    with suppress(OSError, ValueError):
-        text = Path(f"/proc/{pid}/limits").read_text(encoding="utf-8")
-        for line in text.splitlines():
-            if line.startswith("Max open files"):
-                return int(line.split()[3])
-    return None
 
 
 def reach(known: Iterable[tuple[str, str]], connected: dict[str, str]) -> list[Finding]:

@@ -32,7 +32,7 @@ _STEPS: Final = (
 )
 _STEP_TIMEOUT_S: Final = 60
 # ProtectHome= and PrivateTmp= take these away from the node.
-_HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
+HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
 
 
 @click.group()
@@ -120,7 +120,7 @@ def environment_paths(program: Path) -> list[Path]:
 
 def hidden_parts(paths: list[Path]) -> list[str]:
     """Return which of `paths` a node can't see from inside of its unit."""
-    found = (str(path) for path in paths if any(path.is_relative_to(part) for part in _HIDDEN))
+    found = (str(path) for path in paths if any(path.is_relative_to(part) for part in HIDDEN))
     return list(dict.fromkeys(found))
 
 

@@ -142,16 +142,19 @@ class TestInstall:
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        monkeypatch.setattr(command, "environment_paths", lambda program: [Path("/home/a/venv")])
+        monkeypatch.setattr(
+            command, "environment_paths", lambda program: [Path(command.HIDDEN[0]) / "a"]
+        )
         assert run("systemd", "install", "--prefix", str(tmp_path)) == 2
         error = capsys.readouterr().err
-        assert "/home/a/venv" in error
+        assert f"{command.HIDDEN[0]}/a" in error
         assert "/opt/p2pcity" in error
         assert not list(tmp_path.iterdir())
 
     def test_which_places_are_hidden(self) -> None:
-        paths = [Path(text) for text in ("/home/a", "/opt/x", "/root/.local", "/homes", "/tmp/v")]
-        assert hidden_parts(paths) == ["/home/a", "/root/.local", "/tmp/v"]
+        hidden = [Path(place) / "a" for place in command.HIDDEN]
+        seen = [Path("/opt/x"), *(Path(f"{place}s") for place in command.HIDDEN)]
+        assert hidden_parts([*seen, *hidden]) == [str(path) for path in hidden]
 
     @pytest.mark.parametrize("path", ["/opt/a b/bin/p2pcity", "/opt/%i/p2pcity", '/opt/"/p2pcity'])
     def test_a_path_that_means_something_else_is_refused(self, path: str) -> None:

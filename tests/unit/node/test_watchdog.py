@@ -227,7 +227,7 @@ class Applying:
 )
 def test_applying_is_due_when_there_is_something_to_apply(apply: Applying, is_due: bool) -> None:
     vitals = make_vitals()
-    vitals.follow(apply)  # type: ignore[arg-type]  # as much of an ApplyLoop as is looked at
+    vitals.follow(apply)
     [_, gauge] = vitals.gauges()
     assert (gauge.name, gauge.is_due) == ("applying", is_due)
     vitals.begin()
