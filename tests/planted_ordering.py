@@ -9,7 +9,7 @@ from unittest import mock
 from p2pcity.admission.admission import Admission
 from p2pcity.admission.seen import Seen
 from p2pcity.errors import DecodeError, SyncFailedError
-from p2pcity.ledger import records, segment_log, segment_recovery
+from p2pcity.ledger import records, segment_found, segment_log, segment_tail
 from p2pcity.ordering.apply import Applier
 from p2pcity.ordering.clock_rule import ClockRule
 from p2pcity.ordering.proposer import Proposer
@@ -144,11 +144,11 @@ def _garbled_copy_remembered() -> Iterator[None]:
 def _torn_tail_not_cut() -> Iterator[None]:
     real = segment_log.SegmentLog._mend
 
-    def mend(self: segment_log.SegmentLog, recovered: segment_recovery.Recovered) -> None:
+    def mend(self: segment_log.SegmentLog, recovered: segment_found.Recovered) -> None:
         """Go on behind the torn bytes, as if they were records."""
         if not recovered.bytes_cut:
             real(self, recovered)
-        self._is_mark_synced = True
+        self._tail.is_mark_synced = True
 
     with mock.patch.object(segment_log.SegmentLog, "_mend", mend):
         yield
@@ -164,15 +164,15 @@ def _checksum_not_checked() -> AbstractContextManager[Any]:
 
 def _failed_sync_tried_again() -> AbstractContextManager[Any]:
     """A sync that failed is called once more, and its success believed."""
-    real = segment_log.SegmentLog._sync
+    real = segment_tail.SegmentTail.sync
 
-    def sync(self: segment_log.SegmentLog) -> None:
+    def sync(self: segment_tail.SegmentTail) -> None:
         try:
             real(self)
         except SyncFailedError:
             real(self)
 
-    return mock.patch.object(segment_log.SegmentLog, "_sync", sync)
+    return mock.patch.object(segment_tail.SegmentTail, "sync", sync)
 
 
 def _wild_clock_proposes() -> AbstractContextManager[Any]:

@@ -108,7 +108,7 @@ class Opened:
         """Let go of the files without a word, as after a kill."""
         self.reader.close()
         self.views._connection.close()
-        self.log._file.close()
+        self.log._tail.file.close()
         self.bases.close()
 
 

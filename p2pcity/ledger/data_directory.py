@@ -1,6 +1,7 @@
 """The layout of a data directory: what lies where, made by `init`, checked at each start.
 
-    log/        the segment log: the ledger itself, or what was not pruned of it
+    log/        the segment log: the ledger itself, or what was not pruned of it; beside its files
+                saved indexes, which can be made again (`segment_index_file`)
     base/       what outlives pruned blocks (`base_store`); only where some were pruned
     outbox.db   what this node accepted and nobody waits for (SQLite)
     views.db    what can be made again from the log (SQLite)

@@ -20,8 +20,9 @@ from p2pcity.ledger.data_directory import DataDirectory
 from p2pcity.ledger.outbox import FORMAT_VERSION as OUTBOX_FORMAT
 from p2pcity.ledger.outbox import Outbox, OutboxCount
 from p2pcity.ledger.segment_file import denied, list_segments
+from p2pcity.ledger.segment_found import Mended, Recovered
 from p2pcity.ledger.segment_index import BEGINNING, Start
-from p2pcity.ledger.segment_recovery import Mended, Recovered, does_not_reach, recover
+from p2pcity.ledger.segment_recovery import does_not_reach, recover
 from p2pcity.ledger.segment_repair import Mender
 from p2pcity.ledger.views_reader import damage_named
 from p2pcity.ledger.views_store import verify

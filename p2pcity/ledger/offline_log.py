@@ -5,9 +5,10 @@ from typing import Final
 
 from p2pcity.errors import ConfigError
 from p2pcity.ledger.segment_file import SegmentReader
+from p2pcity.ledger.segment_found import Recovery
 from p2pcity.ledger.segment_index import BEGINNING, Start
 from p2pcity.ledger.segment_reading import read_entry
-from p2pcity.ledger.segment_recovery import Recovery, does_not_reach, recover
+from p2pcity.ledger.segment_recovery import does_not_reach, recover
 from p2pcity.wire.raft import Entry, HardState
 
 _ENTRIES_MAX: Final = 4_096

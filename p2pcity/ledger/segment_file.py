@@ -84,6 +84,18 @@ def sync_directory(directory: Path) -> None:
         raise failed(directory, "syncing", error) from error
 
 
+def put(path: Path, new: Path, data: bytes) -> None:
+    """Write `data` to `new` and give it the name `path`; nothing is synced. Raises OSError."""
+    descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        view, offset = memoryview(data), 0
+        while offset < len(data):
+            offset += os.pwrite(descriptor, view[offset:], offset)
+    finally:
+        os.close(descriptor)
+    new.rename(path)
+
+
 def remove(path: Path) -> None:
     """Remove a file, durably: the next one goes only after it; SyncFailedError."""
     try:

@@ -1,6 +1,8 @@
 """What the segment log keeps in memory: where each entry stands, and the newest payloads."""
 
+import sys
 from array import array
+from bisect import bisect_left
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -110,6 +112,30 @@ class EntryIndex:
         other._doubtful = {index for index in self._doubtful if index > start.index}
         return other
 
+    def since(self, sequence: int) -> tuple[int, bytes]:
+        """Return the index before the first entry in the last file, `sequence`, and its columns.
+
+        No entry of it is missing. The columns are one after the other, big-endian, each with as
+        many items as there are entries in the file.
+        """
+        at = bisect_left(self._places, sequence << 32)
+        columns = [column[at:] for column in self._columns]
+        for column in columns:
+            _swap(column)
+        return self.start.index + at, b"".join(column.tobytes() for column in columns)
+
+    def go_on(self, kept: int, data: bytes) -> None:
+        """Go on behind the entry at `kept`, which is there, with columns from `since`."""
+        if kept < self.last_index:
+            self.truncate(kept + 1)
+        count = len(data) // sum(column.itemsize for column in self._columns)
+        offset = 0
+        for column in self._columns:
+            more = array(column.typecode, data[offset : offset + count * column.itemsize])
+            _swap(more)
+            column.extend(more)
+            offset += count * column.itemsize
+
     @property
     def _columns(self) -> tuple["array[int]", ...]:
         return self._terms, self._places, self._lengths, self._payload_lengths
@@ -118,6 +144,12 @@ class EntryIndex:
         at = index - self.start.index - 1
         assert at >= -1, f"the entry at {index} was pruned"
         return at
+
+
+def _swap(column: "array[int]") -> None:
+    """Turn a column from this machine's byte order to big-endian, or back."""
+    if sys.byteorder == "little":
+        column.byteswap()
 
 
 class PayloadCache:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from p2pcity.errors import ConfigError, LedgerError, Pruned, SyncFailedError
-from p2pcity.ledger import records
+from p2pcity.ledger import records, segment_index_file
 from p2pcity.ledger.records import FileHeader, Kind
 from p2pcity.ledger.segment_file import (
     SegmentFile,
@@ -29,19 +29,15 @@ from p2pcity.ledger.segment_file import (
     remove,
     sync_directory,
 )
+from p2pcity.ledger.segment_found import Mended, Recovered, Recovery
 from p2pcity.ledger.segment_group import KeptRecord, check_group, encode_group, encode_kept
 from p2pcity.ledger.segment_index import BEGINNING, EntryIndex, PayloadCache, Place, Start
+from p2pcity.ledger.segment_index_file import SEGMENT_SHARE
 from p2pcity.ledger.segment_reading import read_entry
-from p2pcity.ledger.segment_recovery import (
-    Mended,
-    Recovered,
-    Recovery,
-    corrupt,
-    does_not_reach,
-    recover,
-)
+from p2pcity.ledger.segment_recovery import corrupt, does_not_reach, recover
 from p2pcity.ledger.segment_repair import Mender
-from p2pcity.ledger.segment_statistics import Statistics, SyncTimes
+from p2pcity.ledger.segment_statistics import Statistics
+from p2pcity.ledger.segment_tail import SegmentTail
 from p2pcity.wire.raft import Entry, HardState
 
 SEGMENT_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -71,23 +67,16 @@ class SegmentLog:
         self.holes = recovered.holes
         self.is_vote_known = recovered.is_vote_known
         self._directory = recovered.directory
-        self._mark_key = recovered.header.mark_key
         self._network = recovered.network
         self._hard_state = recovered.hard_state
         self._index = recovered.index
         self._paths = recovered.paths
-        self._checksum = recovered.checksum
-        self._is_marked = recovered.last_mark_end == recovered.size
-        self._is_mark_synced = False
         self._cache = PayloadCache(cache_bytes_max)
-        self._clock = clock
         self._segment_bytes_max = segment_bytes_max
         self._lock = threading.Lock()
         self._failure: SyncFailedError | None = None
         self._is_closed = False
-        self._bytes_written = 0
-        self._sync_times = SyncTimes()
-        self._file = SegmentFile(self._paths[recovered.sequence], recovered.sequence)
+        self._tail = SegmentTail(recovered, self._lock, clock, segment_bytes_max)
         self._full_bytes = sum(
             path.stat().st_size
             for sequence, path in self._paths.items()
@@ -136,7 +125,8 @@ class SegmentLog:
         one that lacks it begins anew there if it may, since others gave the base. Raises
         ConfigError (no log, no rights, a newer format), CorruptionError, SyncFailedError.
         """
-        recovered = recover(directory, mender, start=start)
+        distance = segment_bytes_max // SEGMENT_SHARE
+        recovered = recover(directory, mender, start=start, index_bytes=distance)
         if recovered.is_behind and not may_begin_anew:
             raise does_not_reach(directory, start)
         log = cls(
@@ -148,7 +138,7 @@ class SegmentLog:
         try:
             log._mend(recovered)
         except BaseException:  # closed, then raised on
-            log._file.close()
+            log._tail.file.close()
             raise
         return log
 
@@ -161,16 +151,19 @@ class SegmentLog:
                 file.sync()
             finally:
                 file.close()
-        self._file.cut(recovered.size)
-        self._file.rewrite(recovered.tail_offset, recovered.tail)
-        self._sync()
+        self._tail.file.cut(recovered.size)
+        self._tail.file.rewrite(recovered.tail_offset, recovered.tail)
+        self._tail.sync()
         sync_directory(self._directory)
         for path in recovered.left_over:
             remove(path)
-        if not self._is_marked:
-            self._write_mark(self._index.last_index)
-            self._sync()
-        self._is_mark_synced = True
+        for sequence, data in recovered.saved_indexes.items():
+            segment_index_file.write(self._paths[sequence], data)
+        segment_index_file.remove_strays(self._directory, self._paths.values())
+        if not self._tail.is_marked:
+            self._tail.mark(self._index.last_index)
+            self._tail.sync()
+        self._tail.is_mark_synced = True
         if recovered.is_behind:
             self._begin_anew(recovered.start)
         if recovered.start.index and not self.holes:
@@ -201,7 +194,7 @@ class SegmentLog:
     @property
     def size_bytes(self) -> int:
         """How many bytes all files have."""
-        return self._full_bytes + self._file.size
+        return self._full_bytes + self._tail.file.size
 
     def term(self, index: int) -> int:
         """Return the term at `index`, from the one before the first entry on; 0 for index 0.
@@ -267,10 +260,9 @@ class SegmentLog:
                 remedy="Start the node with the genesis file of that network, or with another "
                 "data directory.",
             )
-        record = records.encode_record(
-            Kind.NETWORK, self._index.last_index, network, self._checksum
-        )
-        self._write_group([record], self._index.last_index, must_sync=True)
+        last = self._index.last_index
+        record = records.encode_record(Kind.NETWORK, last, network, self._tail.checksum)
+        self._write_group([record], last, must_sync=True)
         self._network = network
 
     def forget(self, index: int) -> None:
@@ -293,7 +285,7 @@ class SegmentLog:
         """
         self._check()
         with self._lock:
-            start, sequence = self._index.start, self._file.sequence
+            start, sequence = self._index.start, self._tail.file.sequence
             if start.index < self._index.last_index:
                 sequence = self._index.place(start.index + 1).sequence
             files = [(number, self._paths[number]) for number in sorted(self._paths)]
@@ -303,7 +295,7 @@ class SegmentLog:
         old = self._hard_state
         hard_state = HardState(old.term, old.vote, max(old.commit, start.index))
         last = self._index.last_index
-        group = encode_kept(self._kept(hard_state), last, self._checksum)
+        group = encode_kept(self._kept(hard_state), last, self._tail.checksum)
         self._write_group(group, last, must_sync=True)
         self._hard_state = hard_state
         for number, path in files:
@@ -322,6 +314,7 @@ class SegmentLog:
         except SyncFailedError as error:
             self._failure = error
             raise
+        segment_index_file.remove(path)
         with self._lock:
             del self._paths[sequence]
             self._full_bytes -= size
@@ -336,7 +329,7 @@ class SegmentLog:
         kept = self._kept(self._hard_state)
         self._make_file(start.index + 1, records.ZERO_CHECKSUM, kept)
         self._index, self.holes = EntryIndex(start), ()
-        self._is_marked = False
+        self._tail.is_marked = False
         self._settle()
 
     def save(self, hard_state: HardState | None, entries: Sequence[Entry], must_sync: bool) -> None:
@@ -350,19 +343,20 @@ class SegmentLog:
         is_fit = not self.holes or (entries and entries[0].index == self.holes[0][0])
         assert is_fit, "a log with holes takes nothing but what ends the first"
         last = check_group(self._index, self._hard_state, hard_state or self._hard_state, entries)
-        if self._file.size >= self._segment_bytes_max:
+        if self._tail.file.size >= self._segment_bytes_max:
             self._roll()
         group, places = encode_group(
             hard_state,
             entries,
             last_before=self._index.last_index,
             last=last,
-            sequence=self._file.sequence,
-            offset=self._file.size,
-            previous=self._checksum,
+            sequence=self._tail.file.sequence,
+            offset=self._tail.file.size,
+            previous=self._tail.checksum,
         )
         self._write_group(group, last, must_sync)
         self._publish(hard_state, entries, places)
+        self._tail.save_index(self._index, self._hard_state, self._network, is_full=False)
 
     def _publish(
         self, hard_state: HardState | None, entries: Sequence[Entry], places: list[Place]
@@ -377,53 +371,24 @@ class SegmentLog:
                 self._cache.add(entry.index, entry.payload)
             if hard_state is not None:
                 self._hard_state = hard_state
+                self._tail.voted(hard_state.vote)
 
     def _write_group(self, group: list[bytes], last_index: int, must_sync: bool) -> None:
         """Write records (the last one's checksum is the chain's new end), sync, mark."""
         try:
             if group:
-                self._append(b"".join(group), group[-1][-records.CHECKSUM_BYTES :])
-                self._is_marked = False
-            if must_sync and not self._is_marked:
-                self._sync()
-                self._write_mark(last_index)
+                self._tail.append(b"".join(group))
+            if must_sync and not self._tail.is_marked:
+                self._tail.sync()
+                self._tail.mark(last_index)
         except SyncFailedError as error:
             self._failure = error
             raise
 
-    def _append(self, data: bytes, checksum: bytes) -> None:
-        self._file.append(data)
-        self._checksum = checksum
-        self._bytes_written += len(data)
-
-    def _sync(self) -> None:
-        begin = self._clock()
-        self._file.sync()
-        duration_ms = (self._clock() - begin) * 1000
-        with self._lock:
-            self._sync_times.add(duration_ms)
-
-    def _write_mark(self, last_index: int) -> None:
-        """Say on disk that everything so far was synced; without a sync of its own."""
-        mark = records.encode_mark(
-            self._mark_key,
-            self._file.sequence,
-            self._file.size,
-            last_index,
-            self._checksum,
-        )
-        self._append(mark, mark[-records.CHECKSUM_BYTES :])
-        self._is_marked, self._is_mark_synced = True, False
-
     def _settle(self) -> None:
         """Bring everything to the disk, with a mark at the end that is there too."""
         try:
-            if not self._is_marked:
-                self._sync()
-                self._write_mark(self._index.last_index)
-            if not self._is_mark_synced:
-                self._sync()
-                self._is_mark_synced = True
+            self._tail.settle(self._index.last_index)
         except SyncFailedError as error:
             self._failure = error
             raise
@@ -431,26 +396,20 @@ class SegmentLog:
     def _roll(self) -> None:
         """Begin the next file; the one before it is complete on the disk by then."""
         self._settle()
-        self._make_file(self._index.last_index + 1, self._checksum, ())
+        self._tail.save_index(self._index, self._hard_state, self._network, is_full=True)
+        self._make_file(self._index.last_index + 1, self._tail.checksum, ())
 
     def _make_file(self, first_index: int, previous: bytes, kept: Sequence[KeptRecord]) -> None:
         """Go on in a new file; it has its name once its header and the `kept` are durable."""
-        sequence = self._file.sequence + 1
-        header = FileHeader(self.incarnation, self._mark_key, sequence, first_index, previous)
-        data = records.encode_file_header(header)
-        data += b"".join(encode_kept(kept, first_index - 1, data[-records.CHECKSUM_BYTES :]))
         try:
-            new = SegmentFile.make(self._directory, sequence, first_index, data)
+            new, data = self._tail.make_next(first_index, previous, kept)
         except SyncFailedError as error:
             self._failure = error
             raise
         with self._lock:
-            old, self._file = self._file, new
-            self._full_bytes += old.size
-            self._paths[sequence] = new.path
-            old.close()
-        self._checksum = data[-records.CHECKSUM_BYTES :]
-        self._bytes_written += len(data)
+            self._full_bytes += self._tail.file.size
+            self._paths[new.sequence] = new.path
+            self._tail.go_on(new, first_index, data)
 
     def _read(self, reader: SegmentReader, index: int, place: Place) -> bytes:
         """Return the payload of an entry from the disk, verified."""
@@ -480,15 +439,15 @@ class SegmentLog:
                 self._settle()
         finally:
             self._is_closed = True
-            self._file.close()
+            self._tail.file.close()
 
     def statistics(self) -> Statistics:
         """Return what was written and synced so far; from any thread."""
         with self._lock:
-            times = self._sync_times
+            times = self._tail.sync_times
             return Statistics(
                 times.durations.count,
-                self._bytes_written,
+                self._tail.bytes_written,
                 len(self._paths),
                 times.newest_ms(),
                 times.durations.histogram(),

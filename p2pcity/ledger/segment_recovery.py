@@ -14,79 +14,20 @@ the first, was begun anew behind a base that others gave: the files before it ar
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from p2pcity.errors import ConfigError, CorruptionError
-from p2pcity.ledger import records, segment_repair
+from p2pcity.ledger import records, segment_index_file, segment_repair
 from p2pcity.ledger.records import BadRecord, FileHeader, Kind, Record
 from p2pcity.ledger.segment_file import denied, list_segments
+from p2pcity.ledger.segment_found import Gap, Mended, Recovered, note_vote
 from p2pcity.ledger.segment_index import BEGINNING, EntryIndex, Place, Start
 from p2pcity.ledger.segment_repair import Mender, Site
 from p2pcity.wire.raft import HardState
 
 PAGE_BYTES: Final = 4096
-_VOTES_MAX: Final = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Recovery:
-    """What the start found, for one line of the daemon's log.
-
-    `bytes_cut` bytes were thrown away at `cut_offset` of `cut_file` because of `cut_reason`
-    (0, 0 and empty: nothing was torn).
-    """
-
-    files: int
-    records: int
-    entries: int
-    bytes_read: int
-    bytes_cut: int = 0
-    cut_file: str = ""
-    cut_offset: int = 0
-    cut_reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Mended:
-    """A record that was made again: `data` belongs at `offset` of the file `sequence`.
-
-    `index` is that of an entry, else the last index at that moment.
-    """
-
-    kind: Kind
-    index: int
-    sequence: int
-    offset: int
-    data: bytes
-
-
-@dataclass(slots=True)
-class Gap:
-    """Bytes that stay unread, and the entries from `first` to `last` that stood there.
-
-    Those from `doubt_first` to `doubt_last` stand before it; they were not known to be
-    committed, and a truncation of them may have stood in the gap.
-    """
-
-    first: int
-    last: int
-    what: str
-    doubt_first: int = 1
-    doubt_last: int = 0
-
-    @property
-    def hole(self) -> tuple[int, int] | None:
-        """The first and last index that can't be relied on; None when there is none (any more)."""
-        if self.doubt_first <= self.doubt_last:
-            return self.doubt_first, max(self.doubt_last, self.last)
-        return (self.first, self.last) if self.first <= self.last else None
-
-    def truncate(self, index: int) -> None:
-        """A truncation behind the gap replaces everything from `index` on."""
-        self.last = min(self.last, index - 1)
-        self.doubt_last = min(self.doubt_last, index - 1)
 
 
 @dataclass(slots=True)
@@ -97,73 +38,6 @@ class _File:
     buffer: bytes
     following: bytes | None
     is_last: bool
-
-
-@dataclass(slots=True)
-class Recovered:
-    """The log's state after the walk; the segment log goes on from here.
-
-    `tail` holds the bytes of the last file from `tail_offset` on (at or below its last mark, on
-    a page's border) up to the last good record: they are written again, because after a failed
-    sync the page cache shows what the disk does not have. `is_behind` says that the log
-    does not reach the entry that it should continue, or has another one there; `left_over` are
-    files that a log which began anew no longer needs.
-    """
-
-    directory: Path
-    header: FileHeader
-    start: Start = BEGINNING
-    index: EntryIndex = field(default_factory=EntryIndex)
-    is_behind: bool = False
-    left_over: list[Path] = field(default_factory=list)
-    hard_state: HardState = field(default_factory=lambda: HardState(term=0, vote=None, commit=0))
-    network: bytes | None = None
-    paths: dict[int, Path] = field(default_factory=dict)
-    checksum: bytes = records.ZERO_CHECKSUM
-    last_mark_end: int = 0
-    last_mark_offset: int = 0
-    tail_offset: int = 0
-    tail: bytes = b""
-    records: int = 0
-    bytes_read: int = 0
-    bytes_cut: int = 0
-    cut_reason: str = ""
-    mended: list[Mended] = field(default_factory=list)
-    gaps: list[Gap] = field(default_factory=list)
-    open_gap: Gap | None = None
-    votes: list[str | None] = field(default_factory=list)
-    is_vote_known: bool = True
-
-    @property
-    def holes(self) -> tuple[tuple[int, int], ...]:
-        """The first and last index of each run of entries that is missing."""
-        holes = [gap.hole for gap in self.gaps if gap.hole]
-        first = self.start.index + 1
-        return tuple((max(low, first), high) for low, high in holes if high >= first)
-
-    @property
-    def sequence(self) -> int:
-        """The sequence number of the last file."""
-        return max(self.paths)
-
-    @property
-    def size(self) -> int:
-        """Where the last file's good records end."""
-        return self.tail_offset + len(self.tail)
-
-    def report(self) -> Recovery:
-        """Return what to say about this start."""
-        is_cut = self.bytes_cut > 0
-        return Recovery(
-            files=len(self.paths),
-            records=self.records,
-            entries=self.index.last_index,
-            bytes_read=self.bytes_read,
-            bytes_cut=self.bytes_cut,
-            cut_file=self.paths[self.sequence].name if is_cut else "",
-            cut_offset=self.size if is_cut else 0,
-            cut_reason=self.cut_reason,
-        )
 
 
 class EntryDamaged(CorruptionError):
@@ -190,11 +64,17 @@ def does_not_reach(directory: Path, start: Start) -> CorruptionError:
 
 
 def recover(
-    directory: Path, mender: Mender | None = None, *, start: Start = BEGINNING
+    directory: Path,
+    mender: Mender | None = None,
+    *,
+    start: Start = BEGINNING,
+    index_bytes: int | None = None,
 ) -> Recovered:
     """Read and verify all files in `directory`; nothing is written.
 
-    Without a `mender` damage is not worked around. `start` is what the base says the log goes on
+    Without a `mender` damage is not worked around. With `index_bytes` bytes that a saved index
+    speaks of are hashed instead of walked, and files of which more than that was walked are to
+    get one (`Recovered.saved_indexes`). `start` is what the base says the log goes on
     from. Raises ConfigError when there is no log, no right to read it, or a newer format;
     CorruptionError with the index (the best known one) when the log can't be trusted.
     """
@@ -230,9 +110,10 @@ def recover(
         if mended is not None:
             state.mended.append(mended)
         _check_header(state, header, sequence, first_index, path)
-        state.paths[sequence] = path
+        state.paths[sequence], state.first_index = path, first_index
         previous = following.previous if following else None
-        _walk(state, _File(sequence, buffer, previous, is_last), record, mender)
+        file = _File(sequence, buffer, previous, is_last)
+        _take_file(state, file, record, mender, index_bytes)
     assert state is not None
     _finish(state, mender)
     return state
@@ -305,12 +186,30 @@ def _check_header(
         raise corrupt(state.directory, state.index.last_index + 1, what)
 
 
-def _walk(state: Recovered, file: _File, header: Record, mender: Mender | None) -> None:
-    """Take in one file's records; cut the tail of the last file in `state`."""
+def _take_file(
+    state: Recovered,
+    file: _File,
+    header: Record,
+    mender: Mender | None,
+    index_bytes: int | None,
+) -> None:
+    """Take in one file: what a saved index says of it, then the records behind."""
     state.checksum = header.checksum
     state.last_mark_offset = 0
-    state.last_mark_end = offset = records.FILE_HEADER_BYTES
+    state.last_mark_end = state.indexed_end = records.FILE_HEADER_BYTES
     state.cut_reason, state.bytes_cut = "", 0
+    if index_bytes is None:
+        _walk(state, file, mender)
+        return
+    segment_index_file.resume(state, file.buffer)
+    _walk(state, file, mender)
+    is_long = not file.is_last or state.size - state.indexed_end >= index_bytes
+    segment_index_file.note(state, file.buffer, is_wanted=is_long)
+
+
+def _walk(state: Recovered, file: _File, mender: Mender | None) -> None:
+    """Take in the records behind the saved index; cut the tail of the last file in `state`."""
+    offset = state.indexed_end
     while offset < len(file.buffer):
         try:
             record = records.parse_record(file.buffer, offset, state.checksum)
@@ -324,7 +223,6 @@ def _walk(state: Recovered, file: _File, header: Record, mender: Mender | None) 
             continue
         offset += record.length
         state.checksum = record.checksum
-        state.records += 1
         if record.kind == records.SYNC_MARK:
             state.last_mark_offset, state.last_mark_end = record.offset, offset
     state.bytes_read += offset
@@ -422,8 +320,8 @@ def _take(state: Recovered, sequence: int, record: Record) -> None:
         state.hard_state = hard_state
         state.is_vote_known = True
         vote = hard_state.vote
-        if (vote != before.vote or not state.votes) and vote not in state.votes[-_VOTES_MAX:]:
-            state.votes.append(vote)
+        if vote != before.vote or not state.votes:
+            note_vote(state.votes, vote)
     elif kind == Kind.TRUNCATION:
         if not state.hard_state.commit < record.index <= last:
             raise corrupt(state.directory, record.index, "a committed entry is truncated")

@@ -18,7 +18,8 @@ from typing import Any, Final, Literal
 from p2pcity.api.client import ApiProblem, Client, Params, Unreachable
 from p2pcity.crypto.keys import PrivateKey, peer_id
 from p2pcity.ledger import records
-from p2pcity.ledger.segment_recovery import Recovered, recover
+from p2pcity.ledger.segment_found import Recovered
+from p2pcity.ledger.segment_recovery import recover
 from tests.integration.process_case import (
     CBOR,
     DEADLINE_S,
@@ -37,8 +38,8 @@ from tests.integration.warm_nodes import WarmStart, is_gone, wait_serving
 VICTIM: Final = "node3"
 SURVIVORS: Final = ("node1", "node2")
 COMMITS: Final = 200
-EVERY_SYNC: Final = tuple(1 + number % 12 for number in range(COMMITS))
-"""A workload of 200 commits goes on over 200 deaths: each life ends at a sync a little further."""
+EVERY_SYNC: Final = range(1, COMMITS + 1)
+"""A workload of 200 commits ends at its first sync, then at its second, ... then at its last."""
 KILLED: Final = -int(Signals.SIGKILL)
 SYNC_FAILED: Final = 11
 _SMALL_FILES: Final = "tests.integration.small_files"

@@ -216,6 +216,11 @@ class MemoryPath:
         """The same name with another ending."""
         return MemoryPath(self.disk, self.name.rpartition(".")[0] + suffix)
 
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Remove the file's name, durably once the directory is synced."""
+        self.disk.count_call()
+        assert self.disk.names.pop(self.name, None) or missing_ok, self.name
+
     def rename(self, target: "MemoryPath") -> None:
         """Give the file its new name, durable once the directory is synced."""
         self.disk.count_call()

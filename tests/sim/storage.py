@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from p2pcity.ledger.records import MARK_RECORD_BYTES
+from p2pcity.ledger.segment_file import SUFFIX
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.ledger.segment_repair import Mender
 from p2pcity.wire.raft import Entry, HardState
@@ -94,6 +95,6 @@ class Storage:
         """One save, and what it made durable."""
         log.save(hard_state, entries, must_sync)
         self.durable.wrote(hard_state, entries)
-        file = self.disk.names[max(self.disk.names)]
+        file = self.disk.names[max(n for n in self.disk.names if n.endswith(SUFFIX))]
         if file.synced_size >= len(file.cache) - MARK_RECORD_BYTES:
             self.durable.synced()
