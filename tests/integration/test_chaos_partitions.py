@@ -67,6 +67,7 @@ def check_cut_off_leader(
         verify(network, load.acknowledged.values())
 
 
+@pytest.mark.long
 @pytest.mark.scenario("C1", "E5", tier="P")
 def test_the_leader_is_cut_off_both_ways(tmp_path: Path) -> None:
     check_cut_off_leader(tmp_path, lambda wires, leader: wires.around([leader]))

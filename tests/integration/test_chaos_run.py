@@ -37,7 +37,7 @@ def chaos(*arguments: object, deadline_s: float = DEADLINE_S) -> tuple[int, dict
     return done.returncode, report
 
 
-@pytest.mark.scenario("E5", "E6", tier="P")
+@pytest.mark.scenario("C1", "C2", "E5", "E6", tier="P")
 def test_a_short_run_and_its_history(tmp_path: Path) -> None:
     home = tmp_path / "chaos"
     names = "kill,pause,partition,one-way"

@@ -35,8 +35,7 @@ from tests.integration.process_case import (
 
 pytestmark = pytest.mark.integration
 
-ROUNDS: Final = int(os.environ.get("TESTS_KILL_ROUNDS", "2"))
-LONG_ROUNDS: Final = 100
+ROUNDS: Final = int(os.environ.get("TESTS_KILL_ROUNDS", "100"))
 HAND_OVERS: Final = 24
 STOPS_MAX: Final = 5
 STORM_S: Final = 60
@@ -84,13 +83,9 @@ def check_leader_kills(tmp_path: Path, rounds: int) -> None:
         )
 
 
-def test_the_leader_is_killed_under_load_again_and_again(tmp_path: Path) -> None:
-    check_leader_kills(tmp_path, ROUNDS)
-
-
 @pytest.mark.long
 def test_the_leader_is_killed_100_times_in_a_row(tmp_path: Path) -> None:
-    check_leader_kills(tmp_path, max(LONG_ROUNDS, ROUNDS))
+    check_leader_kills(tmp_path, ROUNDS)
 
 
 @pytest.mark.long
