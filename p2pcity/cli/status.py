@@ -24,8 +24,13 @@ from p2pcity.cli.output import (
 @token_option
 @json_option
 @watch_option
+@click.option("-q", "--quiet", "is_quiet", is_flag=True, help="Print nothing: the exit code says.")
 def status(
-    node_address: str | None, token_file: Path | None, is_json: bool, is_watching: bool
+    node_address: str | None,
+    token_file: Path | None,
+    is_json: bool,
+    is_watching: bool,
+    is_quiet: bool,
 ) -> int | None:
     """Show a node on one screen.
 
@@ -37,7 +42,7 @@ def status(
             document: dict[str, Any] = client.get_json("/v1/status")
             if is_json:
                 print_json("status", document)
-            else:
+            elif not is_quiet:
                 print_pairs(_pairs(document))
                 for alarm in document["alarms"]:
                     click.secho(f"ALARM  {alarm}", fg="red")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,6 +58,21 @@ def test_init_up_status_kill_up_down(tmp_path: Path) -> None:
         assert len({row["head"] for row in rows}) == 1
         leader = network.leader()
         assert leader in ("node1", "node2", "node3")
+        quiet = subprocess.run(
+            [sys.executable, "-m", "p2pcity", "status", "-q", "--node", f"{place}/{leader}"],
+            capture_output=True,
+            check=False,
+        )
+        assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, b"", b"")
+
+        for _ in range(2):  # it can be said again
+            joined = _testnet("join", place, "--name", "node5")
+            assert joined.returncode == 0, joined.stderr
+        more = LocalNetwork(tmp_path / "net")
+        more.restart("node5")
+        assert more.node("node5").role == "observer"
+        more.kill("node5")
+        shutil.rmtree(tmp_path / "net" / "node5")
 
         network.kill(leader)
         assert network.node(leader).pid is None

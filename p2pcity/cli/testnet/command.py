@@ -1,6 +1,7 @@
 """`p2pcity testnet`: local networks for trying things out."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import click
 from p2pcity.cli import exit_codes
 from p2pcity.cli.chaos.command import chaos
 from p2pcity.cli.output import json_option, print_json, print_table
+from p2pcity.cli.testnet.containers import ContainerNetwork, open_network
+from p2pcity.cli.testnet.joining import join
 from p2pcity.cli.testnet.local_network import READY_S, STOP_S, LocalNetwork
 from p2pcity.cli.testnet.local_node import LocalNode
 from p2pcity.cli.testnet.making import NODES_MAX
@@ -19,7 +22,7 @@ _directory = click.argument("directory", metavar="DIR", type=click.Path(path_typ
 
 @click.group()
 def testnet() -> None:
-    """Make and run a network of processes on this machine."""
+    """Make and run a network of processes, or of containers, on this machine."""
 
 
 @testnet.command("init")
@@ -40,9 +43,7 @@ def testnet() -> None:
 @click.option(
     "--raft-preset",
     type=click.Choice(list(RAFT_PRESETS)),
-    default="local",
-    show_default=True,
-    help="Heartbeat and election time-outs.",
+    help="Heartbeat and election time-outs [default: local, with --compose lan].",
 )
 @click.option("--name", default="testnet", show_default=True, help="Name of the network.")
 @click.option(
@@ -54,26 +55,40 @@ def testnet() -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Where to make it.",
 )
+@click.option(
+    "--compose", "has_containers", is_flag=True, help="Of containers: a compose.yaml too."
+)
+@click.option("--prometheus", "has_prometheus", is_flag=True, help="With --compose: a Prometheus.")
 @json_option
 def init_(
     nodes: int,
     orderers: int | None,
     authors: tuple[str, ...],
-    raft_preset: str,
+    raft_preset: str | None,
     name: str,
     directory: Path,
+    has_containers: bool,
+    has_prometheus: bool,
     is_json: bool,
 ) -> None:
     """Make keys, genesis and configurations of a network.
 
     Each author's private key is DIR/authors/NAME.key; the genesis lists it for all event types.
+    With --compose each node is a container; the image is built by `make image`.
     """
-    network = LocalNetwork.create(
+    if has_prometheus and not has_containers:
+        raise click.UsageError("--prometheus goes with --compose")
+    make = (
+        partial(ContainerNetwork.make, has_prometheus=has_prometheus)
+        if has_containers
+        else LocalNetwork.create
+    )
+    network = make(
         directory,
         nodes=nodes,
         orderers=orderers or (3 if nodes >= 3 else 1),
         authors=authors,
-        raft_preset=raft_preset,
+        raft_preset=raft_preset or ("lan" if has_containers else "local"),
         name=name,
     )
     if is_json:
@@ -111,7 +126,7 @@ def init_(
 )
 def up(directory: Path, is_waiting: bool, timeout_s: float) -> None:
     """Start the nodes that do not run."""
-    network = LocalNetwork(directory)
+    network = open_network(directory)
     started = network.start()
     if is_waiting:
         network.wait_ready(deadline_s=timeout_s)
@@ -130,8 +145,8 @@ def up(directory: Path, is_waiting: bool, timeout_s: float) -> None:
 )
 def down(directory: Path, timeout_s: float) -> int:
     """Stop all nodes: SIGTERM, and SIGKILL to those that take too long."""
-    network = LocalNetwork(directory)
-    running = [node.name for node in network.nodes if node.pid is not None]
+    network = open_network(directory)
+    running = network.running()
     late = network.stop(timeout_s)
     print(f"stopped: {', '.join(running) or 'none, nothing ran'}")
     if late:
@@ -144,7 +159,7 @@ def down(directory: Path, timeout_s: float) -> int:
 @json_option
 def status(directory: Path, is_json: bool) -> int:
     """Show every node in a line; exit code 3 when one is not ready, 4 when none answers."""
-    network = LocalNetwork(directory)
+    network = open_network(directory)
     rows = [_row(node, found) for node, found in _pairs(network)]
     if is_json:
         document = {"directory": str(network.directory), "network": network.network_id.hex()}
@@ -172,13 +187,16 @@ def status(directory: Path, is_json: bool) -> int:
 @click.option("-f", "--follow", "is_following", is_flag=True, help="Go on until Ctrl-C.")
 def logs(directory: Path, name: str | None, lines: int, is_following: bool) -> None:
     """Print the last lines of the nodes' logs (or of one node's)."""
-    network = LocalNetwork(directory)
+    network = open_network(directory)
     nodes = network.nodes if name is None else (network.node(name),)
     mark = name is None
     for node in nodes:
         for line in node.last_lines(lines):
             print(f"{node.name}  {line}" if mark else line)
     if not is_following:
+        return
+    if isinstance(network, ContainerNetwork):
+        network.engine.follow_logs(*(() if name is None else (name,)))
         return
     files = [(node, node.log_file.open("a+", encoding="utf-8", errors="replace")) for node in nodes]
     while True:
@@ -189,6 +207,7 @@ def logs(directory: Path, name: str | None, lines: int, is_following: bool) -> N
 
 
 testnet.add_command(chaos)
+testnet.add_command(join)
 
 
 def _pairs(network: LocalNetwork) -> list[tuple[LocalNode, dict[str, Any] | None]]:

@@ -45,9 +45,13 @@ class LocalNetwork:
                 f"{directory} holds no network",
                 remedy="Make one with `p2pcity testnet init -n 4 -o DIR`.",
             )
-        self.nodes: tuple[LocalNode, ...] = tuple(map(LocalNode, files))
+        self.nodes: tuple[LocalNode, ...] = tuple(map(self.open_node, files))
         genesis = genesis_wire.decode(read_file(self.directory / making.GENESIS_FILE, "DIR"))
         self.network_id: bytes = genesis.network
+
+    def open_node(self, file: Path) -> LocalNode:
+        """Return the node of a configuration file."""
+        return LocalNode(file)
 
     @classmethod
     def create(
@@ -78,10 +82,23 @@ class LocalNetwork:
         )
         return cls(directory)
 
-    def add(self, name: str, *, role: str = "orderer", raft_preset: str = "local") -> LocalNode:
+    def add(
+        self,
+        name: str,
+        *,
+        role: str = "orderer",
+        raft_preset: str = "local",
+        has_containers: bool = False,
+    ) -> LocalNode:
         """Make and open one more node, for the running city to add; it is not started."""
-        file = making.make_joiner(self.directory, name, role=role, raft_preset=raft_preset)
-        node = LocalNode(file)
+        file = making.make_joiner(
+            self.directory,
+            name,
+            role=role,
+            raft_preset=raft_preset,
+            has_containers=has_containers,
+        )
+        node = self.open_node(file)
         self.nodes = (*self.nodes, node)
         return node
 
@@ -137,7 +154,7 @@ class LocalNetwork:
                     if time.monotonic() > until_s:
                         raise Unavailable(
                             f"{node.name} is not ready after {deadline_s:.0f} s: {why}",
-                            remedy=f"Read {node.log_file}.",
+                            remedy=f"Read {node.logs_are}.",
                         )
                     time.sleep(_POLL_S)
 
@@ -157,6 +174,10 @@ class LocalNetwork:
         self.start([name])
         if deadline_s is not None:
             self.wait_ready([name], deadline_s=deadline_s)
+
+    def running(self) -> list[str]:
+        """Return the names of the nodes that run."""
+        return [node.name for node in self.nodes if node.pid is not None]
 
     def stop(self, deadline_s: float = STOP_S) -> list[str]:
         """Stop all nodes: SIGTERM, and SIGKILL after the deadline; return who needed the latter.

@@ -52,6 +52,7 @@ class LocalNode:
         self.socket: Path = socket
         self.log_file = self.directory / "node.log"
         self.pid_file = self.directory / "node.pid"
+        self.logs_are = str(self.log_file)
         # What comes before `run --config FILE`; a test of clocks puts its own program in front.
         self.program: tuple[str, ...] = (sys.executable, "-m", "p2pcity")
         # Tests that start hundreds of nodes fork them from a process that has all imports.
@@ -118,7 +119,7 @@ class LocalNode:
         code = self.exit_code
         ended = "has ended" if code is None else f"ended with exit code {code}"
         last = " | ".join(self.last_lines(3)) or "its log is empty"
-        raise Unavailable(f"{self.name} {ended}: {last}", remedy=f"Read {self.log_file}.")
+        raise Unavailable(f"{self.name} {ended}: {last}", remedy=f"Read {self.logs_are}.")
 
     def last_lines(self, count: int) -> list[str]:
         """Return the last lines of the node's log."""

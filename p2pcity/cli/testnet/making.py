@@ -34,6 +34,8 @@ from p2pcity.node.places import CONFIG_NAME
 from p2pcity.wire import card
 
 NODES_MAX: Final = 32
+PORT: Final = 4710
+"""Where a node in a container listens; its HTTP is one above."""
 AUTHORS_MEMBER: Final = "city"
 AUTHORS_DIRECTORY: Final = "authors"
 AUTHORS_FILE: Final = "authors.toml"
@@ -53,12 +55,13 @@ def make_network(
     raft_preset: str,
     name: str,
     announce: str = "",
+    has_containers: bool = False,
 ) -> None:
     """Make `nodes` nodes, the first `orderers` of which vote, under `directory`.
 
-    `announce` is a multiaddr that all tell their peers instead of the one they listen on.
-
-    Raises ConfigError when the numbers make no network or something lies there already.
+    `announce` is a multiaddr that all tell their peers instead of the one they listen on. Nodes of
+    a network that `has_containers` are found by their names. Raises ConfigError when the numbers
+    make no network or something lies there already.
     """
     if not 1 <= nodes <= NODES_MAX:
         raise ConfigError(f"{nodes} nodes", remedy=f"Use 1 to {NODES_MAX} nodes.")
@@ -73,19 +76,27 @@ def make_network(
         )
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     arguments = ["--name", name, "-o", str(directory / GENESIS_FILE)]
-    for number, port in enumerate(free_ports(nodes), 1):
-        own = directory / f"node{number}"
+    own_directories = [directory / f"node{number}" for number in range(1, nodes + 1)]
+    if has_containers:
+        for own in own_directories:
+            _check_depth(own)
+        places = [_in_container(own) for own in own_directories]
+    else:
+        places = [(_on_loopback(port), announce) for port in free_ports(nodes)]
+    for number, (own, place) in enumerate(zip(own_directories, places, strict=True), 1):
         role = "orderer" if number <= orderers else "observer"
-        _make_node(own, role, port, raft_preset, announce)
+        _make_node(own, role, place, raft_preset)
         arguments += ["--card", str(own / "node.card")]
     if authors:
         arguments += ["--authors", str(_make_authors(directory, authors))]
     _run(new, arguments)
-    for number in range(1, nodes + 1):
-        shutil.copyfile(directory / GENESIS_FILE, directory / f"node{number}" / GENESIS_FILE)
+    for own in own_directories:
+        shutil.copyfile(directory / GENESIS_FILE, own / GENESIS_FILE)
 
 
-def make_joiner(directory: Path, name: str, *, role: str, raft_preset: str) -> Path:
+def make_joiner(
+    directory: Path, name: str, *, role: str, raft_preset: str, has_containers: bool = False
+) -> Path:
     """Make one more node under a network's directory; its configuration file.
 
     The genesis does not have it: the running city adds it by its node.card. It is told where all
@@ -94,8 +105,8 @@ def make_joiner(directory: Path, name: str, *, role: str, raft_preset: str) -> P
     """
     own = directory / name
     peers = sorted(chain.from_iterable(map(_addresses, directory.glob("*/node.card"))))
-    [port] = free_ports(1)
-    _make_node(own, role, port, raft_preset, "")
+    place = _in_container(own) if has_containers else (_on_loopback(*free_ports(1)), "")
+    _make_node(own, role, place, raft_preset)
     change_settings(own / CONFIG_NAME, {"net.peers": tuple(peers)})
     shutil.copyfile(directory / GENESIS_FILE, own / GENESIS_FILE)
     return own / CONFIG_NAME
@@ -154,15 +165,32 @@ def prepare_socket_directory(path: Path) -> None:
         )
 
 
-def _make_node(own: Path, role: str, port: int, raft_preset: str, announce: str) -> None:
-    listen = f"/ip4/127.0.0.1/tcp/{port}"
+def _on_loopback(port: int) -> str:
+    return f"/ip4/127.0.0.1/tcp/{port}"
+
+
+def _check_depth(own: Path) -> None:
+    if socket_path(own).parent != own.resolve():
+        raise ConfigError(
+            f"{own} is too deep for a Unix socket in it, and containers have no other place",
+            remedy="Make the network in a directory with a shorter path.",
+        )
+
+
+def _in_container(own: Path) -> tuple[str, str]:
+    """Where a node in a container of its own name listens, and what it tells its peers."""
+    return f"/ip4/0.0.0.0/tcp/{PORT}", f"/dns4/{own.name}/tcp/{PORT}"
+
+
+def _make_node(own: Path, role: str, place: tuple[str, str], raft_preset: str) -> None:
+    listen, announce = place
     arguments = [str(own), "--member", own.name, "--name", own.name, "--role", role]
     arguments += ["--listen", listen, *(("--announce", announce) if announce else ())]
     _run(init, arguments)
     changes: dict[str, Any] = {"net.mdns": False, "raft.preset": raft_preset}
-    place = socket_path(own)
-    if place.parent != own.resolve():
-        changes["http.socket"] = str(place)
+    socket_file = socket_path(own)
+    if socket_file.parent != own.resolve():
+        changes["http.socket"] = str(socket_file)
     change_settings(own / CONFIG_NAME, changes)
 
 
