@@ -8,7 +8,7 @@ import click
 from p2pcity.cli.node_address import config_option, find_config_file
 from p2pcity.cli.output import json_option, print_json
 from p2pcity.node.config import KEYS, Config
-from p2pcity.node.config_reading import load, type_words
+from p2pcity.node.config_reading import Loaded, load, type_words
 from p2pcity.node.places import find_config
 
 
@@ -23,14 +23,11 @@ def config(config_file: Path | None, is_json: bool, is_reference: bool) -> None:
         return
     file = None if config_file is None and find_config() is None else find_config_file(config_file)
     loaded = load(file)
-    values = {path: value_of(loaded.config, path) for path in KEYS}
     if is_json:
-        settings = {
-            path: {"value": _plain(value), "source": loaded.sources[path]}
-            for path, value in values.items()
-        }
+        settings = settings_document(loaded)
         print_json("config", {"file": None if file is None else str(file), "settings": settings})
         return
+    values = {path: value_of(loaded.config, path) for path in KEYS}
     print(f"# {'no file' if file is None else file}; each line ends with where the value came from")
     section = ""
     for path, value in values.items():
@@ -39,6 +36,14 @@ def config(config_file: Path | None, is_json: bool, is_reference: bool) -> None:
             section = row.section
             print(f"\n[{section}]")
         print(f"{f'{row.name} = {toml_value(value)}':<60}  # {loaded.sources[path]}")
+
+
+def settings_document(loaded: Loaded) -> dict[str, Any]:
+    """Return each setting's value and source, for JSON."""
+    return {
+        path: {"value": _plain(value_of(loaded.config, path)), "source": loaded.sources[path]}
+        for path in KEYS
+    }
 
 
 def value_of(config: Config, path: str) -> Any:

@@ -38,6 +38,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "p2pcity.cli.inspect_directory:inspect",
         "Show what lies in a stopped node's data directory.",
     ),
+    "debug": ("p2pcity.cli.bundle:debug", "Gather what is needed to find out what went wrong."),
     "systemd": ("p2pcity.cli.systemd.command:systemd", "Install the units for systemd."),
     "testnet": (
         "p2pcity.cli.testnet.command:testnet",

@@ -42,24 +42,30 @@ def doctor(
     the node if it runs; with --node alone it only asks. It works when the daemon is down. Exit
     code 0: nothing is wrong (warnings may be there); 3: something is; 4: the node can't be reached.
     """
-    found, is_reached = _examine(config_file, node_address, token_file)
-    errors = sum(finding.severity == "error" for finding in found)
+    found, is_reached = examine(config_file, node_address, token_file)
+    document = findings_document(found, is_reached)
     if is_json:
-        rows = [
-            {
-                "check": finding.check,
-                "severity": finding.severity,
-                "cause": finding.cause,
-                "remedy": finding.remedy,
-            }
-            for finding in found
-        ]
-        print_json("doctor", {"is_reached": is_reached, "errors": errors, "findings": rows})
+        print_json("doctor", document)
     else:
         _print(found)
     if not is_reached:
         return exit_codes.UNREACHABLE
-    return exit_codes.DEGRADED if errors else 0
+    return exit_codes.DEGRADED if document["errors"] else 0
+
+
+def findings_document(found: list[Finding], is_reached: bool) -> dict[str, Any]:
+    """Return what was found, for JSON."""
+    rows = [
+        {
+            "check": finding.check,
+            "severity": finding.severity,
+            "cause": finding.cause,
+            "remedy": finding.remedy,
+        }
+        for finding in found
+    ]
+    errors = sum(finding.severity == "error" for finding in found)
+    return {"is_reached": is_reached, "errors": errors, "findings": rows}
 
 
 def _print(found: list[Finding]) -> None:
@@ -70,7 +76,7 @@ def _print(found: list[Finding]) -> None:
     print("nothing is wrong" if not found else f"{len(found)} findings")
 
 
-def _examine(
+def examine(
     config_file: Path | None, node_address: str | None, token_file: Path | None
 ) -> tuple[list[Finding], bool]:
     """Look at the node from here, ask it, and say what was found and whether it answered."""
