@@ -122,11 +122,10 @@ class Course:
                 site = Site(network, wires, watcher)
                 self._strike(site, recorder)
                 wires.mend()
-                site.start_ended(self._nodes)
-                outcome.problems += site.findings
                 outcome.mended_ns = time.monotonic_ns()
                 self._say("all faults are over")
-                network.wait_ready(deadline_s=_CALM_S)
+                site.wait_ready(self._nodes, _CALM_S)
+                outcome.problems += site.findings
                 self._promote(site)
                 self._wait_calm(recorder, "after the last fault")
                 outcome.problems += clients.stop()

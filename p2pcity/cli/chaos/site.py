@@ -88,6 +88,20 @@ class Site:
                 self._explained[name].clear()
                 node.start()
 
+    def wait_ready(self, names: Sequence[str], seconds: float) -> None:
+        """Wait until these nodes are ready; one that a fault ended belatedly is started again.
+
+        A process takes a moment to end: it may still run when its fault is over. Raises
+        Unavailable when not all are ready in time.
+        """
+
+        def are_ready() -> bool:
+            self.start_ended(names)
+            return all(get(self.network.node(name), "/readyz") for name in names)
+
+        if not wait(are_ready, seconds):
+            self.network.wait_ready(names, deadline_s=0)
+
 
 def get(node: LocalNode, path: str) -> Any:
     """The JSON at a path of a node; None when it does not answer in time."""

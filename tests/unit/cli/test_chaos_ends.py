@@ -16,6 +16,7 @@ from p2pcity.cli.chaos.wires import Wires
 from p2pcity.cli.demo.watching import Watcher
 from p2pcity.cli.testnet.local_network import LocalNetwork
 from p2pcity.cli.testnet.local_node import LocalNode, Process
+from p2pcity.cli.testnet.local_node import launch as real_launch
 from p2pcity.errors import SyncFailedError
 
 SECONDS = 10.0
@@ -94,3 +95,16 @@ def test_a_full_disk_explains_a_failed_sync_alone(site: Site, script: str, found
     _wait_gone(_start(site, script))
     site.start_ended(["node1"])
     assert len(site.findings) == found
+
+
+def test_one_that_a_fault_ended_belatedly_is_started_again(site: Site) -> None:
+    """The fault is over, and its victim still takes leave."""
+    node = _start(site, "exec tail -f /dev/null")
+    site.explain("node1", SyncFailedError.exit_code)
+    site.start_ended(["node1"])
+    assert node.pid is not None
+    node.launch = real_launch
+    node.send(SIGKILL)
+    site.explain("node1", -SIGKILL)
+    site.wait_ready(["node1"], 6 * SECONDS)
+    assert site.findings == []
