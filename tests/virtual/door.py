@@ -1,7 +1,7 @@
 """Where clients reach a node: a visit is one request, and ends when the node dies."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import trio
 
@@ -15,6 +15,9 @@ ResultT = TypeVar("ResultT")
 Call = Callable[[NodeService], Awaitable[Any]]
 
 
+PATIENCE_S: Final = 6.0
+
+
 class Gone(Exception):
     """No answer came: the node is not there, died, or is too far away."""
 
@@ -22,10 +25,11 @@ class Gone(Exception):
 class _Visit:
     """A client's request at the door, and what came of it."""
 
-    __slots__ = ("call", "done", "error", "result", "scope")
+    __slots__ = ("begin_s", "call", "done", "error", "result", "scope")
 
     def __init__(self, call: Call) -> None:
         self.call = call
+        self.begin_s = trio.current_time()
         self.done = trio.Event()
         self.result: Any = None
         self.error: Exception | None = Gone("the node went away, or the client hung up")
@@ -42,9 +46,13 @@ class Door:
         self._bell = trio.Event()
 
     @property
-    def visits(self) -> int:
-        """How many requests the node is at."""
-        return len(self._inside)
+    def stuck_count(self) -> int:
+        """How many requests the node is at for longer than any client waits.
+
+        Those that follow a stream are there nearly all the time, so that at no moment nobody is.
+        """
+        now_s = trio.current_time()
+        return sum(now_s - visit.begin_s > PATIENCE_S for visit in self._inside)
 
     async def receive(self, nursery: trio.Nursery, service: NodeService) -> None:
         """Let clients in for as long as this life lasts."""

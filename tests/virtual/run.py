@@ -281,7 +281,7 @@ def leftovers(host: Host) -> dict[str, int]:
         "names": len(parts.submitting._pending_names) + len(parts.submitting._names_by_id),
         "reoffering": len(parts.reoffering._rows),
         "proposer": parts.ordering.proposer.blocks_in_flight,
-        "visits": host.door.visits,
+        "visits": host.door.stuck_count,
     }
     return {name: count for name, count in counts.items() if count}
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar, TypeVarTuple
 import trio
 
 from p2pcity.errors import Unavailable
+from p2pcity.ledger import promises_file
 
 ResultT = TypeVar("ResultT")
 ArgumentTs = TypeVarTuple("ArgumentTs")
@@ -128,6 +129,9 @@ async def pass_time(seconds: float) -> None:
 def call_name(function: Callable[..., Any], arguments: tuple[Any, ...]) -> str:
     """How a call is named in traces and by those who kill nodes: save, write, apply_blocks..."""
     inner = function.func if isinstance(function, partial) else function
+    if inner is promises_file.write:
+        # It raises nothing but OSError: the faults of `write`, the outbox's, do not fit.
+        return "save_promises"
     name = getattr(inner, "__name__", "call")
     if name == "save":
         hard_state, entries, _ = arguments

@@ -70,6 +70,8 @@ def term(site: Site, strike: Strike) -> Acting:
         struck = node.send(SIGTERM)
         if struck:
             site.explain(name, 0)
+            # A node that has only just begun does not know the signal yet.
+            site.explain(name, -SIGTERM)
         if not node.wait_gone(time.monotonic() + _GONE_S):
             site.findings.append(f"{name} did not end within {_GONE_S:.0f} s of SIGTERM")
             if node.send(SIGKILL):
