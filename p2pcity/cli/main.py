@@ -38,6 +38,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "p2pcity.cli.inspect_directory:inspect",
         "Show what lies in a stopped node's data directory.",
     ),
+    "top": (
+        "p2pcity.cli.top:top",
+        "Show a node, what it is at, and how far each other node is; live.",
+    ),
     "debug": ("p2pcity.cli.bundle:debug", "Gather what is needed to find out what went wrong."),
     "systemd": ("p2pcity.cli.systemd.command:systemd", "Install the units for systemd."),
     "testnet": (
