@@ -26,7 +26,6 @@ from p2pcity.errors import ConfigError, Unavailable
 from p2pcity.node.places import CONFIG_NAME
 
 _COMMAND_S: Final = 300.0
-_POLL_S: Final = 0.1
 _LOOK_S: Final = 1.0
 
 
@@ -123,6 +122,7 @@ class ContainerNode(LocalNode):
         """Read the configuration; ConfigError when it is wrong."""
         super().__init__(config_file)
         self.logs_are = f"`docker logs` of {self.name}"
+        self.poll_s = 0.1
         self._engine = engine
         self._seen_s = -_LOOK_S
 
@@ -153,14 +153,6 @@ class ContainerNode(LocalNode):
         lines = text.splitlines()
         # Either Compose puts the container's name in front of each.
         return [line.partition("| ")[2] for line in lines if "| " in line][-count:]
-
-    def wait_gone(self, until_s: float) -> bool:
-        """Wait until the container has ended, at most until `until_s` of time.monotonic()."""
-        while self.pid is not None:
-            if time.monotonic() >= until_s:
-                return False
-            time.sleep(_POLL_S)
-        return True
 
 
 class ContainerNetwork(LocalNetwork):

@@ -21,7 +21,6 @@ from p2pcity.node.config import Config
 from p2pcity.node.config_reading import load
 
 _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
-_POLL_S: Final = 0.02
 _TAIL_BYTES: Final = 64 * 1024
 
 
@@ -53,6 +52,7 @@ class LocalNode:
         self.log_file = self.directory / "node.log"
         self.pid_file = self.directory / "node.pid"
         self.logs_are = str(self.log_file)
+        self.poll_s = 0.02
         # What comes before `run --config FILE`; a test of clocks puts its own program in front.
         self.program: tuple[str, ...] = (sys.executable, "-m", "p2pcity")
         # Tests that start hundreds of nodes fork them from a process that has all imports.
@@ -101,7 +101,7 @@ class LocalNode:
         while self.pid is not None:
             if time.monotonic() >= until_s:
                 return False
-            time.sleep(_POLL_S)
+            time.sleep(self.poll_s)
         return True
 
     @property
