@@ -363,6 +363,7 @@ class Parts:
             outbox=self.outbox,
             forget=self.submitting.forget,
             now_ms=self._corrected_ms,
+            is_time_known=self._is_time_known,
         )
         self.reoffering = Reoffering(
             outbox=stores.outbox,
@@ -386,9 +387,12 @@ class Parts:
         now_ms = self.now_ms()
         return self.ordering.clock_rule.corrected_ms(now_ms) if self._is_joined else now_ms
 
+    def _is_time_known(self) -> bool:
+        return self.ordering.clock_rule.verdict(self.now_ms()) is not Verdict.UNKNOWN
+
     async def _wait_current(self, timeout_s: float) -> None:
         """Wait until what is over by our clock, and not on the ledger here, can come nowhere."""
-        if self.ordering.clock_rule.verdict(self.now_ms()) is Verdict.UNKNOWN:
+        if not self._is_time_known():
             raise Unavailable(
                 "too few orderers' clocks agree with this node's",
                 remedy="Set the clocks, or bring the orderers back that are down.",

@@ -36,11 +36,14 @@ class Expiring:
         outbox: OutboxLoop,
         forget: Callable[[Sequence[bytes]], None],
         now_ms: Callable[[], int],
+        is_time_known: Callable[[], bool],
     ) -> None:
         """Take the parts; `forget` hears which ids ended.
 
         `wait_current` waits until what is not here, and expired by our clock, is nowhere; raises
-        Unavailable.
+        Unavailable. Nothing is dropped while it is not known what time it is (`is_time_known`): a
+        clock that is off by years, before the others were heard, would empty the mempool, and
+        what is valid would be told to be over when it is brought again.
         """
         self._mempool = mempool
         self._wait_current = wait_current
@@ -48,6 +51,7 @@ class Expiring:
         self._outbox = outbox
         self._forget = forget
         self._now_ms = now_ms
+        self._is_time_known = is_time_known
         self._dropped: deque[list[bytes]] = deque()
         self._unsaid: dict[bytes, None] = {}
 
@@ -69,7 +73,8 @@ class Expiring:
         """Look once a period, for as long as the node runs."""
         while True:
             await trio.sleep(PERIOD_S)
-            self._dropped.append(self._mempool.expire(self._now_ms()))
+            is_known = self._is_time_known()
+            self._dropped.append(self._mempool.expire(self._now_ms()) if is_known else [])
             if len(self._dropped) > GRACE_PERIODS:
                 expired = self._dropped.popleft()
                 # Bounded as the waits and the outbox are: nobody else asks.

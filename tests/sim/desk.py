@@ -58,11 +58,13 @@ class Desk:
     def expire(self) -> None:
         """Drop what expired from the mempool; said later, as `node/expiring.py` does."""
         node, now = self._node, self._node.world.now
-        self._dropped.append((now, node.door.mempool.expire(node.corrected_ms)))
+        is_known = node.clock_rule.verdict(node.clock.now_ms) is not Verdict.UNKNOWN
+        dropped = node.door.mempool.expire(node.corrected_ms) if is_known else []
+        self._dropped.append((now, dropped))
         while self._dropped and now - self._dropped[0][0] > GRACE_PERIODS * SECOND:
             _, expired = self._dropped.popleft()
             self.add_expired(id_ for id_ in expired if id_ in node.waiters or id_ in node.outbox)
-        if node.clock_rule.verdict(node.clock.now_ms) is Verdict.UNKNOWN:
+        if not is_known:
             return
         if self._unsaid and not self._is_saying:
             self._is_saying = True
