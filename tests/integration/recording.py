@@ -118,7 +118,28 @@ def recorded(directory: Path, calls: list[Call]) -> Iterator[None]:
 
         patch.setattr(os, name, call)
 
+    def name_of(path: Any) -> str:
+        return str(Path(path).relative_to(directory))
+
+    def note_names(name: str, made: Callable[..., list[Call]]) -> None:
+        """Note what a call did to names; one that failed did nothing."""
+        function = getattr(os, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            result = function(*arguments, **named)
+            calls.extend(made(*arguments))
+            return result
+
+        patch.setattr(os, name, call)
+
+    def opened(path: Any, flags: int, *_: Any) -> list[Call]:
+        made = [Call("make", name_of(path))] if flags & os.O_CREAT else []
+        return [*made, Call("cut", name_of(path))] if flags & os.O_TRUNC else made
+
     with pytest.MonkeyPatch.context() as patch:
+        note_names("open", opened)
+        note_names("rename", lambda old, new: [Call("rename", name_of(old), target=name_of(new))])
+        note_names("unlink", lambda path: [Call("remove", name_of(path))])
         note("pwrite", lambda fd, data, at: Call("write", path_of(fd), at, bytes(data)))
         note("ftruncate", lambda fd, size: Call("cut", path_of(fd), size))
         for name in ("fsync", "fdatasync"):

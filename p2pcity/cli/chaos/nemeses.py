@@ -67,11 +67,12 @@ def term(site: Site, strike: Strike) -> Acting:
         return 0
     with site.keeping([name]):
         node = site.network.node(name)
+        # A process that has only just begun does not hear it, and ends by it.
+        ends = 0 if knows(node, SIGTERM) else -SIGTERM
         struck = node.send(SIGTERM)
         if struck:
             site.explain(name, 0)
-            # A node that has only just begun does not know the signal yet.
-            site.explain(name, -SIGTERM)
+            site.explain(name, ends)
         if not node.wait_gone(time.monotonic() + _GONE_S):
             site.findings.append(f"{name} did not end within {_GONE_S:.0f} s of SIGTERM")
             if node.send(SIGKILL):
@@ -80,6 +81,16 @@ def term(site: Site, strike: Strike) -> Acting:
         yield
         site.start_ended([name])
     return int(struck)
+
+
+def knows(node: LocalNode, number: int) -> bool:
+    """Whether a node's process catches a signal (proc_pid_status(5): SigCgt)."""
+    try:
+        text = Path(f"/proc/{node.pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    caught = [line.split()[1] for line in text.splitlines() if line.startswith("SigCgt:")]
+    return bool(caught) and bool(int(caught[0], 16) >> (number - 1) & 1)
 
 
 def pause(site: Site, strike: Strike) -> Acting:

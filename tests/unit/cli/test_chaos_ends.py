@@ -4,14 +4,14 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from signal import SIGKILL, SIGSEGV
+from signal import SIGKILL, SIGSEGV, SIGTERM
 from typing import IO
 
 import pytest
 
-from p2pcity.cli.chaos.nemeses import kill, term
+from p2pcity.cli.chaos.nemeses import kill, knows, term
 from p2pcity.cli.chaos.plan import Strike
-from p2pcity.cli.chaos.site import Site
+from p2pcity.cli.chaos.site import Site, wait
 from p2pcity.cli.chaos.wires import Wires
 from p2pcity.cli.demo.watching import Watcher
 from p2pcity.cli.testnet.local_network import LocalNetwork
@@ -80,13 +80,24 @@ def test_a_fault_explains_one_end_of_its_node(site: Site) -> None:
 
 
 def test_another_exit_code_than_the_fault_explains_is_found(site: Site) -> None:
-    _start(site, "exec sleep 60")
+    node = _start(site, "trap 'exit 3' TERM; while :; do sleep 0.05; done")
+    assert wait(lambda: knows(node, SIGTERM), SECONDS)
     act = term(site, _strike("term"))
     next(act)
     with pytest.raises(StopIteration):
         next(act)
-    # sleep does not hand over and end with 0, as a node must.
-    assert site.findings == ["node1 ended with exit code -15, which no fault explains"]
+    # It heard the signal, and did not hand over and end with 0, as a node must.
+    assert site.findings == ["node1 ended with exit code 3, which no fault explains"]
+
+
+def test_a_process_that_does_not_know_the_signal_yet_ends_by_it(site: Site) -> None:
+    node = _start(site, "exec sleep 60")
+    assert not knows(node, SIGTERM)
+    act = term(site, _strike("term"))
+    next(act)
+    with pytest.raises(StopIteration):
+        next(act)
+    assert site.findings == []
 
 
 @pytest.mark.parametrize(("script", "found"), [("exit 11", 0), ("kill -SEGV $$", 1)])
