@@ -132,8 +132,10 @@ class Bundle:
             "missing": self.missing,
         }
         parts = {"about.json": _json(about), **self.parts}
+        is_made = False
         try:
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            is_made = True
             with (
                 os.fdopen(descriptor, "wb") as stream,
                 tarfile.open(fileobj=stream, mode="w:gz") as archive,
@@ -143,6 +145,9 @@ class Bundle:
                     info.size, info.mode, info.mtime = len(data), 0o600, int(time.time())
                     archive.addfile(info, io.BytesIO(data))
         except OSError as error:
+            if is_made:
+                # Half a bundle helps nobody; what was there before is not touched.
+                file.unlink(missing_ok=True)
             raise ConfigError(
                 f"{file} can't be written: {error.strerror}",
                 remedy="Name another file with -o; what is there is not overwritten.",
