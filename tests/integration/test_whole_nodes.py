@@ -10,6 +10,7 @@ import trio
 
 from p2pcity.api.service import EventInput
 from p2pcity.errors import Unavailable
+from p2pcity.ordering.clocks import Verdict
 from tests.memory_network import DEADLINE_S, City, WholeNode
 
 TEN_YEARS_MS = 10 * 365 * 24 * 3_600_000
@@ -210,6 +211,9 @@ async def test_what_expires_without_a_quorum_ends_visibly_once_there_is_one(city
     """Alone, a node can't know whether the others ordered it in time."""
     leader = await city.wait_leader()
     alone = orderers(city, leader)[0]
+    rule = alone.parts.ordering.clock_rule
+    # A node that never heard another voter's clock doesn't know what time it is, and drops nothing.
+    await city.wait_until(lambda: rule.verdict(city.now_ms()) is Verdict.RIGHT, "a known time")
     city.wires.cut_off(alone.peer)
     carried = city.carried(lives_ms=500)
     await alone.submit(carried, wait="accepted")
