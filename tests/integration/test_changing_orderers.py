@@ -40,7 +40,7 @@ from tests.integration.relayed_case import (
 def test_a_wiped_node_and_the_leader_are_replaced_under_load(tmp_path: Path) -> None:
     with running_network(tmp_path) as network:
         hasten(network, *(node.name for node in network.nodes))
-        with Load(network, clients=2) as load:
+        with Load(network, clients=1) as load:
             load.wait_more(30)
             # A wiped node is refused as a voter, by itself and by the others.
             leader = wait_leader(network)

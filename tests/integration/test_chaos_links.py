@@ -64,6 +64,7 @@ def has_at_most(network: LocalNetwork, name: str, count: int) -> bool:
     return open_files(network, name) <= count
 
 
+@pytest.mark.long
 @pytest.mark.scenario("C11", tier="P")
 def test_half_open_connections_are_found(tmp_path: Path) -> None:
     """One end is gone, the other hears nothing: it gives up by itself, and both meet again."""

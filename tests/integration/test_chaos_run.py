@@ -41,7 +41,7 @@ def chaos(*arguments: object, deadline_s: float = DEADLINE_S) -> tuple[int, dict
 def test_a_short_run_and_its_history(tmp_path: Path) -> None:
     home = tmp_path / "chaos"
     names = "kill,pause,partition,one-way"
-    code, report = chaos("--seed", 7, "--for", "18s", "--nemesis", names, "-o", home)
+    code, report = chaos("--seed", 7, "--for", "13s", "--nemesis", names, "-o", home)
     assert (code, report["failures"]) == (0, [])
     assert set(report["struck"]) == set(names.split(","))
     assert min(report["struck"].values()) > 0

@@ -189,6 +189,7 @@ def test_a_flipped_bit_in_a_committed_entry(tmp_path: Path) -> None:
         verify(network, load.acknowledged.values())
 
 
+@pytest.mark.long
 @pytest.mark.scenario("A5", tier="P")
 def test_an_entry_that_goes_bad_while_the_node_runs(tmp_path: Path) -> None:
     """Who asks for it gets no answer; the node fetches it from the others, as the same process."""

@@ -295,7 +295,13 @@ def test_three_hosts_by_the_words_of_the_readme(town: Town) -> None:
         assert '"level": "error"' not in host.log
 
 
-@pytest.mark.parametrize("has_gateway", [True, False], ids=["gateway", "isolated"])
+@pytest.mark.parametrize(
+    "has_gateway",
+    [
+        pytest.param(True, id="gateway", marks=pytest.mark.long),
+        pytest.param(False, id="isolated"),
+    ],
+)
 def test_hosts_without_addresses_find_each_other_by_mdns(town: Town, has_gateway: bool) -> None:
     # Port 0 takes any, so that no card can say where its node will be.
     if has_gateway:

@@ -40,7 +40,7 @@ both_roles = pytest.mark.parametrize("role", ["leader", "follower"])
         ("leader", DATA),
         pytest.param("follower", NAMES, marks=pytest.mark.long),
         pytest.param("acceptor", OUTBOX, marks=pytest.mark.long),
-        ("follower", VIEWS),
+        pytest.param("follower", VIEWS, marks=pytest.mark.long),
     ],
     ids=str,
 )

@@ -8,7 +8,7 @@ from tests.sim.node import Node
 from tests.sim.stage import SEEDS, Stage, hold, staged
 from tests.sim.world import SECOND
 
-SIZES = pytest.mark.parametrize("size", [3, 4, 5, 7])
+SIZES = pytest.mark.parametrize("size", [3, 4, 5, pytest.param(7, marks=pytest.mark.long)])
 
 
 def _around(stage: Stage, node: Node) -> list[tuple[int, int]]:
@@ -90,7 +90,9 @@ def test_only_the_majority_side_goes_on(size: int) -> None:
 
 
 @pytest.mark.scenario("C5", tier="S")
-@pytest.mark.parametrize("size", [3, 5, pytest.param(7, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "size", [3, *(pytest.param(size, marks=pytest.mark.long) for size in (5, 7))]
+)
 def test_a_bridge_between_two_groups_keeps_them_ordering(size: int) -> None:
     for seed in SEEDS:
         for leads in (0, 1, size - 1):
@@ -113,7 +115,9 @@ def test_a_bridge_between_two_groups_keeps_them_ordering(size: int) -> None:
 
 
 @pytest.mark.scenario("C6", tier="S")
-@pytest.mark.parametrize("size", [4, 5, pytest.param(7, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "size", [4, *(pytest.param(size, marks=pytest.mark.long) for size in (5, 7))]
+)
 def test_a_ring_of_majorities_does_not_raise_terms(size: int) -> None:
     for seed in SEEDS:
         for is_one_way in (False, True):
