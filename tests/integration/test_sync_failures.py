@@ -84,7 +84,7 @@ def test_every_sync_of_the_directory_fails(tmp_path: Path, role: Role) -> None:
 @pytest.mark.parametrize(("role", "fault"), [("acceptor", OUTBOX), ("follower", VIEWS)], ids=str)
 @pytest.mark.scenario("A11", tier="P")
 def test_every_sync_of_a_database_fails(tmp_path: Path, role: Role, fault: Fault) -> None:
-    assert strike_at(tmp_path, role, fault).struck > 3
+    assert strike_at(tmp_path, role, fault, commits=60).struck > 3
 
 
 @pytest.mark.long
