@@ -77,6 +77,31 @@ def _pairs(document: dict[str, Any]) -> list[tuple[str, object]]:
             f"log {show_bytes(disk['log_bytes'])}, views {show_bytes(disk['views_bytes'])}, "
             f"{show_bytes(disk['free_bytes'])} free, sync p99 {disk['sync_ms_p99']:.1f} ms",
         ),
+        ("growth", growth_text(disk)),
+        ("clock", clock_text(document["clock"])),
         ("memory", show_bytes(document["process"]["rss_bytes"])),
         ("release", document["release"]),
     ]
+
+
+def growth_text(disk: dict[str, Any]) -> str:
+    """How fast the data directory grows, and until when the disk will do."""
+    bytes_per_day = disk["grows_bytes_per_day"]
+    if bytes_per_day is None:
+        return "not known yet: it is looked at every ten minutes"
+    seen = f"seen over {disk['grows_seen_s'] / 3600:.1f} h"
+    if bytes_per_day == 0:
+        return f"none ({seen})"
+    if bytes_per_day < 0:
+        return f"{show_bytes(-bytes_per_day)} a day less ({seen})"
+    days = disk["free_bytes"] / bytes_per_day
+    return f"{show_bytes(bytes_per_day)} a day ({seen}): the disk is full in {days:,.1f} days"
+
+
+def clock_text(clock: dict[str, Any]) -> str:
+    """How this clock stands beside the peers'."""
+    offset_ms = clock["offset_ms"]
+    if offset_ms is None:
+        return "no peer was heard"
+    direction = "behind" if offset_ms > 0 else "ahead of"
+    return f"{abs(offset_ms)} ms {direction} its peers' (the middle of {clock['peers']})"

@@ -234,6 +234,7 @@ async def start(parts: Parts, nursery: trio.Nursery) -> None:
         parts.reads.run,
         parts.expiring.run,
         parts.pruning.run,
+        parts.status.disk_growth.run,
         parts.wait_damage,
     ):
         nursery.start_soon(loop)

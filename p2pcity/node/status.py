@@ -2,6 +2,7 @@
 
 import os
 import resource
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from p2pcity.mempool.mempool import Mempool
 from p2pcity.net.network import Network
 from p2pcity.node.apply_loop import ApplyLoop
 from p2pcity.node.config import Config
+from p2pcity.node.disk_growth import DiskGrowth
 from p2pcity.node.identity import Identity
 from p2pcity.node.intake import Intake
 from p2pcity.node.membership import Membership
@@ -88,6 +90,7 @@ class Status:
         self._pruning = pruning
         self._now_ms = now_ms
         self._started_s = trio.current_time()
+        self.disk_growth = DiskGrowth(self._stored_bytes)
 
     def reasons_not_ready(self) -> tuple[str, ...]:
         """Why clients should rather ask another node; empty when all is well."""
@@ -209,6 +212,7 @@ class Status:
             },
             "outbox": {"pending": self._outbox.pending_count},
             "disk": self._disk(),
+            "clock": self._clock(),
             "process": process_figures(),
             "verdicts": {
                 f"{kind}.{reason}": count
@@ -218,14 +222,38 @@ class Status:
             "alarms": self.alarms(reasons),
         }
 
-    def _disk(self) -> Mapping[str, object]:
-        disk = self._raft_log.statistics()
+    def _stored(self) -> dict[str, int]:
+        """How large each part of the data directory is, in bytes."""
         return {
-            "free_bytes": self._directory.free_bytes(),
             "log_bytes": self._raft_log.size_bytes,
             "base_bytes": file_bytes(self._directory.base / "records"),
             "views_bytes": file_bytes(self._directory.views),
             "outbox_bytes": file_bytes(self._directory.outbox),
+        }
+
+    def _stored_bytes(self) -> int:
+        return sum(self._stored().values())
+
+    def _clock(self) -> Mapping[str, object]:
+        """How far the peers' clocks are ahead of ours, the middle of them."""
+        offsets = [
+            offset
+            for peer in self._network.peers()
+            if (offset := self._peer_status.clock_offset_ms(peer.peer)) is not None
+        ]
+        return {
+            "offset_ms": round(statistics.median(offsets)) if offsets else None,
+            "peers": len(offsets),
+        }
+
+    def _disk(self) -> Mapping[str, object]:
+        disk = self._raft_log.statistics()
+        growth = self.disk_growth.seen()
+        return {
+            "free_bytes": self._directory.free_bytes(),
+            **self._stored(),
+            "grows_bytes_per_day": None if growth is None else growth.bytes_per_day,
+            "grows_seen_s": None if growth is None else round(growth.seen_s),
             "syncs": disk.syncs,
             "sync_ms_p50": round(disk.sync_ms_quantile(0.5), 3),
             "sync_ms_p99": round(disk.sync_ms_quantile(0.99), 3),
