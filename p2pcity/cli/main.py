@@ -50,6 +50,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     ),
     "bench": ("p2pcity.cli.bench.command:bench", "Put load on three local nodes and measure."),
     "demo": ("p2pcity.cli.demo.command:demo", "Run a city: four nodes order real events."),
+    "schema": (
+        "p2pcity.cli.schema:schema",
+        "Print the JSON Schema of what a command prints with --json.",
+    ),
     "completion": ("p2pcity.cli.completion:completion", "Print the shell's completion script."),
     "version": ("p2pcity.cli.version:version", "Print versions of p2pcity and what it stands on."),
 }

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.json_schemas import check
+
 pytestmark = pytest.mark.integration
 
 
@@ -21,6 +23,7 @@ def test_bench_measures_all_phases_and_finds_nothing_lost(tmp_path: Path) -> Non
     )
     assert done.returncode == 0, done.stderr.decode()
     document = json.loads(done.stdout)
+    check(document)
     assert document["schema"] == "p2pcity/bench/1"
     assert document["is_good"]
     assert document["etcd"] == []

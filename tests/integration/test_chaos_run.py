@@ -10,6 +10,7 @@ from typing import Any, Final
 import pytest
 
 from tests.bad_input_city import clean_environment, command_line
+from tests.json_schemas import check
 
 pytestmark = pytest.mark.integration
 
@@ -33,6 +34,7 @@ def chaos(*arguments: object, deadline_s: float = DEADLINE_S) -> tuple[int, dict
     print(done.stderr)
     assert done.stdout, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
+    check(report)
     print(json.dumps(report, indent=1))
     return done.returncode, report
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.json_schemas import check
+
 pytestmark = pytest.mark.integration
 
 COUNT = 600
@@ -59,6 +61,7 @@ def test_nothing_is_lost_when_the_leader_is_killed(events: Path, tmp_path: Path)
     )
     assert ended.returncode == 0, ended.stderr + ended.stdout
     report = json.loads(ended.stdout)
+    check(report)
     assert report["schema"] == "p2pcity/demo/1"
     assert report["is_ok"]
     assert report["failures"] == []

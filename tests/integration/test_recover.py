@@ -25,6 +25,7 @@ from tests.integration.process_case import (
     wait_serving,
     wait_until,
 )
+from tests.json_schemas import check
 
 pytestmark = [pytest.mark.integration, pytest.mark.scenario("D13", tier="P")]
 _RUN_S = 60
@@ -74,6 +75,7 @@ def test_one_of_three_goes_on_alone(tmp_path: Path) -> None:
         done = _recover(network, left, *yes, "--json")
         assert done.returncode == 0, done.stderr
         told = json.loads(done.stdout)
+        check(told)
         assert told["epoch"] == 1
         again = _recover(network, left, *yes)
         assert again.returncode == 2
