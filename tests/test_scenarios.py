@@ -1,5 +1,6 @@
 """The table of scenarios is what the tests say, and what is missing is said openly."""
 
+from tests.recording import with_case
 from tests.scenario_ids import MISSING, REQUIRED, SCENARIOS
 from tests.scenarios import TABLE, TESTS, find_missing, find_shown, read_results, table
 
@@ -25,3 +26,14 @@ def test_recorded_tests_exist() -> None:
     for test in read_results():
         path, *names = test.split("::")
         assert f"def {names[-1]}(" in (TESTS / path).read_text(encoding="utf-8"), test
+
+
+def test_a_test_is_as_good_as_its_worst_case_and_as_old_as_its_oldest() -> None:
+    leader = {"outcome": "passed", "seconds": 7, "date": "2026-11-25", "commit": "a"}
+    follower = {"outcome": "failed", "seconds": 5, "date": "2026-11-30", "commit": "b"}
+    known = with_case(with_case({}, "leader", leader), "follower", follower)
+    said = {name: known[name] for name in leader}
+    assert said == {"outcome": "failed", "seconds": 12, "date": "2026-11-25", "commit": "a"}
+    # Run again, one case takes its own place only.
+    again = with_case(known, "follower", {**follower, "outcome": "passed"})
+    assert (again["outcome"], again["commit"], again["cases"]["leader"]) == ("passed", "a", leader)
