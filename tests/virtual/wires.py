@@ -4,20 +4,25 @@ A connection is what libp2p makes of one TCP socket: several streams, each in or
 loss for as long as the connection lives. A direction that is cut holds everything back (TCP
 sends it again) until it is healed, or until one side has not heard the other for so long that
 it gives up. A connection that ends takes with it what was on its way.
+
+Raft and gossip stand on less than that: a way can be made to lose their messages, bring them twice
+or let one pass another, as happens between connections that break and are made again.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tests.virtual.world import World
 
 if TYPE_CHECKING:
     from tests.virtual.network import End, VirtualNetwork
 
+UNSURE: Final = frozenset({"control", "bulk", "gossip"})
+"""Streams of single messages, none of which need arrive: whoever sends them asks or sends again."""
 _RESEND_S = 0.2
 _DIAL_S = 1.0
 
@@ -31,6 +36,10 @@ class Way:
     extra_s: float = 0.0
     bytes_per_s: float = 0.0
     free_s: float = 0.0
+    # The shares of messages of UNSURE streams that are lost, come twice, pass the one before.
+    lost: float = 0.0
+    twice: float = 0.0
+    passing: float = 0.0
 
 
 @dataclass(slots=True)
@@ -55,6 +64,7 @@ class Wires:
         self.networks: dict[str, VirtualNetwork] = {}
         self.messages = 0
         self.gossip_loss = 0.0
+        self.struck: Counter[str] = Counter()
         self._ways = {
             (one, other): Way(latency_s) for one in names for other in names if one != other
         }
@@ -136,7 +146,25 @@ class Wires:
         first.connect(second)
 
     def send(self, pipe: Pipe, data: bytes) -> None:
-        """Put bytes on their way."""
+        """Put a message on its way; where its stream and way are unsure, not always once."""
+        way = pipe.way
+        if pipe.stream in UNSURE:
+            if self._strikes("lost", way.lost):
+                return
+            if self._strikes("twice", way.twice):
+                self._send(pipe, data)
+        self._send(pipe, data)
+        if pipe.stream in UNSURE and len(pipe.flying) > 1 and self._strikes("passed", way.passing):
+            (early_s, one), (late_s, other) = pipe.flying[-2], pipe.flying[-1]
+            pipe.flying[-2], pipe.flying[-1] = (early_s, other), (late_s, one)
+
+    def _strikes(self, what: str, share: float) -> bool:
+        # Ways that are sure draw nothing, and leave the course of every seed as it is.
+        is_so = share > 0 and self.random.random() < share
+        self.struck[what] += is_so
+        return is_so
+
+    def _send(self, pipe: Pipe, data: bytes) -> None:
         world, way = self.world, pipe.way
         self.messages += 1
         pipe.size += len(data)
