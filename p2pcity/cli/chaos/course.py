@@ -200,7 +200,8 @@ class Course:
             next(act)
         except StopIteration as ended:
             self._outcome.struck[strike.nemesis] += ended.value
-        self._outcome.spans_ns.append((began_ns, time.monotonic_ns()))
+            if ended.value:
+                self._outcome.spans_ns.append((began_ns, time.monotonic_ns()))
 
     def _promote(self, site: Site) -> None:
         """Let all vote again who were demoted, by a change that came late too."""
