@@ -217,6 +217,17 @@ def _pruned_follower_forgotten() -> AbstractContextManager[Any]:
     )
 
 
+def _change_before_own_entry() -> AbstractContextManager[Any]:
+    real = Raft.become_leader
+
+    def become_leader(self: Raft) -> None:
+        before = self.change_index
+        real(self)
+        self.change_index = before
+
+    return mock.patch.object(Raft, "become_leader", become_leader)
+
+
 def _older_refusal_unheard() -> AbstractContextManager[Any]:
     real = step._answer_old_term
 
@@ -331,6 +342,11 @@ CORE: Final[dict[str, Planted]] = {
         "a follower that lacked what was pruned is never asked again",
         _pruned_follower_forgotten,
         story="pruned_alone",
+    ),
+    "change-before-own-entry": Planted(
+        "a new leader changes the voters before its own first entry is committed (2015)",
+        _change_before_own_entry,
+        story="change_before_own_entry",
     ),
     "older-refusal-unheard": Planted(
         "a candidate does not learn what is committed from voters of an older term",
