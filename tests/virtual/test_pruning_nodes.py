@@ -1,14 +1,20 @@
 """Whole nodes that prune while clients are at work, and are killed while they do."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import pytest
 import trio
 
+from p2pcity.wire import sync as sync_wire
+from p2pcity.wire.sync import BaseHeadQuery, BaseQuery, BaseRecordsQuery
 from tests.virtual.faults import PRUNE_POINTS
+from tests.virtual.host import Host
+from tests.virtual.network import VirtualNetwork
 from tests.virtual.pruned_scene import first_height, play_pruned, resubmit_what_was_pruned
 from tests.virtual.stage import Scene
 
+_KILLS: Final = 9
 _FEW_POINTS: Final = ("after add", "after finish", "after publish", "after remove_files")
 
 
@@ -39,6 +45,63 @@ def test_a_node_killed_while_it_prunes_loses_nothing(point: str) -> None:
 
     play_pruned(course, is_busy=True)
     assert all(kills), f"nobody passed {point}"
+
+
+async def have_pruned(scene: Scene, hosts: Sequence[Host], height: int) -> None:
+    """Wait until these nodes are up and keep nothing below a height."""
+    await scene.wait_until(
+        lambda: all(host.is_up and first_height(host) >= height for host in hosts)
+    )
+
+
+@pytest.mark.long
+@pytest.mark.scenario("D7", "D8", tier="T")
+def test_a_fetch_of_a_base_goes_on_over_kills_and_another_leader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed before it hears its first answer, its second, ...; meanwhile others lead and prune."""
+    real = VirtualNetwork.request
+    asked: list[str] = []
+    dies_at = 0
+
+    async def request(
+        self: VirtualNetwork, peer: str, protocol: str, data: bytes, timeout_s: float
+    ) -> bytes:
+        question = sync_wire.decode_request(data) if protocol == "sync" else None
+        if isinstance(question, BaseQuery | BaseHeadQuery | BaseRecordsQuery):
+            asked.append(type(question).__name__)
+            if len(asked) == dies_at:
+                self.host.kill()
+        return await real(self, peer, protocol, data, timeout_s)
+
+    async def course(scene: Scene) -> None:
+        nonlocal dies_at
+        late = await scene.follower()
+        others = [host for host in scene.hosts if host is not late]
+        await scene.wait_until(lambda: all(first_height(host) > 8 for host in scene.hosts))
+        gone = first_height(late)
+        await late.stop()
+        await have_pruned(scene, others, gone + 16)
+        monkeypatch.setattr(VirtualNetwork, "request", request)
+        for number in range(1, _KILLS + 1):
+            asked.clear()
+            dies_at = number
+            scene.cluster.start(late)
+            await late.ended.wait()
+            kinds.append(asked[-1])
+            if number % 3 == 0:
+                leader = await scene.leader(*others)
+                [other] = (host for host in others if host is not leader)
+                await scene.clients.transfer(leader, other.name)
+                await have_pruned(scene, others, max(map(first_height, others)) + 8)
+        dies_at = 0
+        scene.cluster.start(late)
+        await scene.cluster.wait_up()
+        await have_pruned(scene, [late], gone + 16)
+
+    kinds: list[str] = []
+    play_pruned(course, is_busy=True)
+    assert set(kinds) == {"BaseQuery", "BaseHeadQuery", "BaseRecordsQuery"}, kinds
 
 
 @pytest.mark.scenario("E2", tier="T")
