@@ -14,7 +14,7 @@ from tests.sim.run import ACKNOWLEDGED_MIN, STORM_S_MIN, Outcome
 from tests.sim.summary import Summary, kept_seeds, run_seeds
 
 SEEDS: Final = 300
-SEEDS_LONG: Final = range(1000, 4000)
+SEEDS_LONG: Final = range(1000, 2000)
 SAME_SEEDS: Final = 4
 SAME_SEEDS_LONG: Final = 100
 
