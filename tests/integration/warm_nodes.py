@@ -135,11 +135,11 @@ def _shared() -> WarmStart:
     return warm
 
 
-def launch_warm(node: LocalNode, output: IO[bytes]) -> Process:
+def launch_warm(node: LocalNode, output: IO[bytes], *, plugin: str = "") -> Process:
     """`local_node.launch` without a second of imports; a program of its own starts as ever."""
     if node.program != (sys.executable, "-m", "p2pcity"):
         return local_node.launch(node, output)
-    return WarmProcess(_shared(), _shared().start(node))
+    return WarmProcess(_shared(), _shared().start(node, plugin))
 
 
 def is_gone(pid: int) -> bool:
