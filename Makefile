@@ -81,7 +81,7 @@ test-systemd: $(READY)
 	$(BIN)/python -m pytest -q -rsP -m systemd tests/systemd $(ARGS)
 
 test-compose: $(READY)
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -q -rsP -m compose tests/compose $(ARGS)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -q -rsP -m "compose and not long" tests/compose $(ARGS)
 
 # Its Python is the one of this environment: it must be that of the image's base.
 wheelhouse: $(READY)
