@@ -38,6 +38,11 @@ def run(*command: str | Path, **named: Any) -> str:
     return done.stdout
 
 
+def p2pcity_testnet(*arguments: str) -> str:
+    """Run `p2pcity testnet ...`, which must succeed; what it printed."""
+    return run("p2pcity", "testnet", *arguments)
+
+
 def has_engine() -> bool:
     """Whether a Docker engine answers."""
     return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0

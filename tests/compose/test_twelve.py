@@ -20,8 +20,7 @@ from p2pcity.cli.ingest.authors import key_path
 from p2pcity.cli.testnet.containers import open_network
 from p2pcity.cli.testnet.local_network import LocalNetwork
 from p2pcity.cli.testnet.making import AUTHORS_DIRECTORY
-from tests.compose.rig import IMAGE, needs_containers
-from tests.compose.test_generated import testnet
+from tests.compose.rig import IMAGE, needs_containers, p2pcity_testnet
 from tests.integration.process_case import ask, wait_equal, wait_leader
 
 pytestmark = [*needs_containers, pytest.mark.long]
@@ -67,11 +66,11 @@ def test_two_hundred_a_second_for_two_minutes(
     monkeypatch.setenv("P2PCITY_IMAGE", IMAGE)
     home = tmp_path / "city"
     numbers = ("-n", str(NODES), "--orderers", str(ORDERERS))
-    testnet("init", *numbers, "--author", "load", "--compose", "-o", str(home))
+    p2pcity_testnet("init", *numbers, "--author", "load", "--compose", "-o", str(home))
     with ExitStack() as stack:
-        stack.callback(testnet, "down", str(home))
+        stack.callback(p2pcity_testnet, "down", str(home))
         begin_s = monotonic()
-        testnet("up", str(home), "--wait", "--timeout", str(DEADLINE_S))
+        p2pcity_testnet("up", str(home), "--wait", "--timeout", str(DEADLINE_S))
         print(f"{NODES} containers ready after {monotonic() - begin_s:.1f} s")
         network = open_network(home)
         leader = wait_leader(network)
