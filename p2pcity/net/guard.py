@@ -2,7 +2,8 @@
 
 Found by measuring: reads of two bytes at a time, a token of the inbound limiter that is kept
 until shutdown for every connection ever accepted, a receive window that nobody enforces,
-multistream lines of any length, and `close()` that hangs on a stalled link.
+multistream lines of any length, `close()` that hangs on a stalled link, and a window update for
+each read, which doubles the frames of a node that hears many short messages.
 """
 
 import socket
@@ -20,8 +21,9 @@ from libp2p.peer.id import ID
 from libp2p.protocol_muxer.exceptions import MultiselectCommunicatorError
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
+from libp2p.stream_muxer.yamux import yamux
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_PROTOCOL
-from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 from libp2p.transport.tcp.tcp import TCP, TCPListener
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it has no stubs
@@ -201,6 +203,25 @@ class GuardedYamux(Yamux):
         return await super()._read_data_body(length)
 
     failure: str = ""
+
+
+class SparingStream(YamuxStream):
+    """A yamux stream that gives credit once half of its window was read, not at every read.
+
+    The peer still has the other half then, and never waits for it.
+    """
+
+    _unsaid_bytes: int = 0
+
+    async def _auto_tune_and_send_window_update(self, *, bytes_read: int = 0) -> None:
+        self._unsaid_bytes += bytes_read
+        if self._unsaid_bytes >= self._grow_threshold():
+            unsaid, self._unsaid_bytes = self._unsaid_bytes, 0
+            await super()._auto_tune_and_send_window_update(bytes_read=unsaid)
+
+
+# Yamux makes its streams by this name.
+yamux.YamuxStream = SparingStream  # type: ignore[misc]
 
 
 class GuardedMuxers(MuxerMultistream):

@@ -1,5 +1,6 @@
 """Twelve containers, three of them orderers, under a steady load: when the last observer has it."""
 
+import os
 import statistics
 import subprocess
 import threading
@@ -27,8 +28,10 @@ pytestmark = [*needs_containers, pytest.mark.long]
 
 NODES: Final = 12
 ORDERERS: Final = 3
-RATE: Final = 200
-SECONDS: Final = 120.0
+RATE: Final = int(os.environ.get("TESTS_TWELVE_RATE", "200"))
+"""Transactions a second, on schedule; 0: as many as are answered."""
+SECONDS: Final = float(os.environ.get("TESTS_TWELVE_SECONDS", "120"))
+REQUESTS_MAX: Final = 10_000
 PER_REQUEST: Final = 10
 DEADLINE_S: Final = 300.0
 
@@ -84,7 +87,7 @@ def test_two_hundred_a_second_for_two_minutes(
             clients=1,
             addresses=tuple(str(node.socket) for node in network.nodes[:ORDERERS]),
             connections=8,
-            requests=int(requests * SECONDS),
+            requests=int(requests * SECONDS) or REQUESTS_MAX,
             transactions_per_request=PER_REQUEST,
             events_per_transaction=1,
             duration_s=SECONDS,
@@ -100,7 +103,7 @@ def test_two_hundred_a_second_for_two_minutes(
         ledgers = [ask(network, node.name, "/v1/status")["ledger"] for node in network.nodes]
         assert {ledger["tree_size"] for ledger in ledgers} == {result.taken}
         spreads = arrivals.spreads_ms(leader)
-        assert len(spreads) > SECONDS
+        assert len(spreads) > 0.9 * max(ledger["height"] for ledger in ledgers)
         print(
             f"{result.taken} transactions in {result.last_s - result.first_s:.1f} s, answered "
             f"after {_p50_p99(result.latencies_ms)}; from the leader's stream to the last of "

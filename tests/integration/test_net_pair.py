@@ -12,6 +12,7 @@ import trio
 from p2pcity.errors import ConfigError, DecodeError, RemoteError, Unavailable
 from p2pcity.net import hello as hello_exchange
 from p2pcity.net.config import LaneConfig
+from p2pcity.net.guard import SparingStream
 from p2pcity.net.links import Link
 from tests.net_case import (
     DEADLINE_S,
@@ -26,6 +27,8 @@ from tests.net_case import (
 
 pytestmark = pytest.mark.integration
 
+HALF_A_WINDOW = 128 * 1024
+
 
 def link_between(one: Place, two: Place) -> Link:
     link = one.network._links.active(two.id)
@@ -35,6 +38,10 @@ def link_between(one: Place, two: Place) -> Link:
 
 def has_two_links(place: Place) -> bool:
     return len(place.network._links.all()) == 2
+
+
+def has_heard(place: Place, count: int) -> bool:
+    return len(place.raft) == count
 
 
 def is_refused(place: Place, reason: str) -> bool:
@@ -72,6 +79,31 @@ async def test_messages_keep_their_order_on_a_lane() -> None:
             assert two.network.send(one.id, "control", number.to_bytes(4, "big"))
         await one.wait_until(lambda: len(one.raft) == 2000)
         assert [int.from_bytes(data, "big") for _, data in one.raft] == list(range(2000))
+
+
+async def test_short_messages_bring_no_window_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credit comes back for half of a window at a time, and before the sender has none left."""
+    real, credits_ = SparingStream.send_window_update, []
+
+    async def send(self: SparingStream, increment: int, skip_lock: bool = False) -> None:
+        credits_.append(increment)
+        await real(self, increment, skip_lock)
+
+    places = make_places(2)
+    introduce(places)
+    async with running(*places):
+        await connect_all(places)
+        one, two = places
+        monkeypatch.setattr(SparingStream, "send_window_update", send)
+        for number in range(1, 201):
+            assert two.network.send(one.id, "control", b"vote")
+            await one.wait_until(partial(has_heard, one, number))
+        assert credits_ == []
+        for number in range(1, 21):
+            assert two.network.send(one.id, "bulk", bytes(1_000_000))
+            await one.wait_until(partial(has_heard, one, 200 + number))
+        assert min(credits_) >= HALF_A_WINDOW
+        assert sum(credits_) >= 20_000_000 - 2 * HALF_A_WINDOW
 
 
 async def test_send_says_no_when_full_or_not_connected() -> None:
