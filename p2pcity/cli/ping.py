@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 COUNT_MAX: Final = 1_000
 PERIOD_S: Final = 0.5
-"""A node measures its peers so often (`net.config.NetConfig.ping_interval_s`)."""
+PEERS_PERIOD_S: Final = 2.0
+"""A node measures its peers so often (`net.config.NetConfig.round_trip_interval_s`)."""
 _ANSWER_S: Final = 5.0
 _REMEDIES: Final = {
     "refused": "`p2pcity peers -v` says why one side sent the other away.",
@@ -103,7 +104,7 @@ def ping(
         local = stack.enter_context(open_client(node_address, token_file)) if peers else None
         for number in range(count):
             if number:
-                time.sleep(PERIOD_S)
+                time.sleep(PEERS_PERIOD_S if peers else PERIOD_S)
             for target, client in nodes:
                 _ask_node(target, client)
             if local is not None:

@@ -212,6 +212,7 @@ class Connections:
     async def _keep_alive(self, link: Link) -> None:
         config = self._config
         due_s = trio.current_time()
+        pinged_s = due_s - config.round_trip_interval_s
         while True:
             due_s += config.ping_interval_s
             await trio.sleep_until(due_s)
@@ -225,8 +226,12 @@ class Connections:
             silence_s = config.silence_without_lane_s if control is None else config.silence_s
             if now_s - link.socket.heard_s > silence_s:
                 link.close(f"not heard for {silence_s:g} s", is_stalled=True)
-            elif control is not None:
+            elif control is not None and (
+                now_s - link.socket.heard_s >= config.ping_interval_s
+                or now_s - pinged_s >= config.round_trip_interval_s
+            ):
                 control.send_frame(PING, time.monotonic_ns().to_bytes(8, "big"))
+                pinged_s = now_s
 
     # -- hello -------------------------------------------------------------------------------
 
