@@ -221,7 +221,7 @@ class SparingStream(YamuxStream):
 
 
 # Yamux makes its streams by this name.
-yamux.YamuxStream = SparingStream  # type: ignore[misc]
+yamux.YamuxStream = SparingStream  # type: ignore[misc]  # a class of the library, replaced
 
 
 class GuardedMuxers(MuxerMultistream):
