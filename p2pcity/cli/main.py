@@ -32,6 +32,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "ledger": ("p2pcity.cli.ledger:ledger", "Look at the ledger, its blocks and transactions."),
     "compare": ("p2pcity.cli.compare:compare", "Compare the ledgers of two nodes."),
     "ping": ("p2pcity.cli.ping:ping", "Measure how long nodes and peers take to answer."),
+    "bw": ("p2pcity.cli.bw:bw", "Show how much goes to and comes from each peer, and on what."),
     "rebuild": ("p2pcity.cli.rebuild:rebuild", "Make the views of a stopped node anew."),
     "check": ("p2pcity.cli.check:check", "Check the whole ledger of a stopped node."),
     "inspect": (

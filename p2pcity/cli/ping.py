@@ -82,8 +82,8 @@ def ping(
 
     A URL, a Unix socket or a node's directory is asked over HTTP (/livez; the first answer
     includes connecting). Anything else is a peer of the local node (--node), by peer id, name or
-    member/name: the round trip over libp2p is the one that the node itself measures twice a
-    second. Exit code 4 when somebody does not answer, 3 when all do and something is wrong.
+    member/name: the round trip over libp2p is the one that the node itself measures every two
+    seconds. Exit code 4 when somebody does not answer, 3 when all do and something is wrong.
 
     \b
     With --json:

@@ -10,6 +10,7 @@ from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.rcmgr import Direction
 
 from p2pcity.net.guard import SocketStream, socket_stream
+from p2pcity.net.peers import Traffic
 from p2pcity.net.streams import KeptStream, RequestStream
 from p2pcity.wire.hello import Hello
 
@@ -63,6 +64,20 @@ class Link:
     def kept(self) -> tuple[KeptStream, ...]:
         """All kept streams."""
         return (*self.lanes.values(), *(stream.kept for stream in self.requests.values()))
+
+    @property
+    def traffic(self) -> dict[str, Traffic]:
+        """The bytes of each kept stream by its name; `rest` is all else on the connection.
+
+        That is gossip, hello, and what yamux and Noise add.
+        """
+        kept = {**self.lanes, **{name: stream.kept for name, stream in self.requests.items()}}
+        named = {name: Traffic(stream.bytes_in, stream.bytes_out) for name, stream in kept.items()}
+        rest = Traffic(
+            self.socket.bytes_in - sum(traffic.bytes_in for traffic in named.values()),
+            self.socket.bytes_out - sum(traffic.bytes_out for traffic in named.values()),
+        )
+        return {**named, "rest": rest}
 
 
 class Links:

@@ -350,6 +350,7 @@ class Network:
             is_in_mesh=self._pubsub is not None and self._pubsub.is_in_mesh(link.peer),
             bytes_in=link.socket.bytes_in,
             bytes_out=link.socket.bytes_out,
+            traffic=link.traffic,
             queued_bytes=sum(kept.queued_bytes for kept in link.kept),
             dropped=sum(kept.dropped_count for kept in link.kept),
             height=hello.height if hello is not None else None,

@@ -1,9 +1,9 @@
 """What is known about each peer: addresses, score, refusals; and what is shown of it."""
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it has no stubs
@@ -20,6 +20,13 @@ ADDRESSES_PER_PEER_MAX: Final = 8
 PEERS_MAX: Final = 1024
 _BAN_S_MAX: Final = 3600.0
 _HOSTS: Final = ("ip4", "ip6", "dns", "dns4", "dns6")
+
+
+class Traffic(NamedTuple):
+    """Bytes that came and went."""
+
+    bytes_in: int
+    bytes_out: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,7 @@ class PeerInfo:
     is_in_mesh: bool = False
     bytes_in: int = 0
     bytes_out: int = 0
+    traffic: Mapping[str, Traffic] = field(default_factory=dict)
     queued_bytes: int = 0
     dropped: int = 0
     height: int | None = None

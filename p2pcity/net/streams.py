@@ -59,6 +59,8 @@ class KeptStream:
         self._is_writing = False
         self.queued_bytes = 0
         self.dropped_count = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
         # Set once `run` returns: why, and whether the peer is to blame.
         self.reason = ""
         self.is_blamed = False
@@ -135,6 +137,7 @@ class KeptStream:
 
     async def _read(self) -> None:
         while chunk := await self._stream.read():
+            self.bytes_in += len(chunk)
             self.take(self._reader.feed(chunk))
         self._end("the peer closed the stream")
 
@@ -149,6 +152,7 @@ class KeptStream:
             with trio.fail_after(self._config.write_deadline_s):
                 await self._stream.write(chunk)
             self._is_writing = False
+            self.bytes_out += len(chunk)
             self._adapt(trio.current_time() - started_s)
 
     def _take(self) -> bytes:

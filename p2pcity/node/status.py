@@ -283,6 +283,9 @@ class Status:
                     "is_in_mesh": peer.is_in_mesh,
                     "bytes_in": peer.bytes_in,
                     "bytes_out": peer.bytes_out,
+                    "traffic": {
+                        topic: traffic._asdict() for topic, traffic in peer.traffic.items()
+                    },
                     "height": reached,
                     "lag_blocks": None if reached is None else max(0, height - reached),
                     "clock_offset_ms": self._peer_status.clock_offset_ms(peer.peer),

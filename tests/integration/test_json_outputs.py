@@ -105,6 +105,7 @@ def _of_a_node(network: LocalNetwork, leader: str, said: Said) -> None:
     said("tail", "--from", 0, "--limit", 2, *on, "--json")
     said("status", *on, "--json")
     said("peers", *on, "--json")
+    said("bw", "--seconds", 0.2, *on, "--json")
     said("raft", "status", *on, "--json")
     said("doctor", *config, "--json")
     said("config", *config, "--json")

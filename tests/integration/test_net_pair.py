@@ -63,6 +63,11 @@ async def test_three_nodes_connect_and_send() -> None:
         assert one.network.send(two.id, "bulk", bytes(3_000_000))
         await two.wait_until(lambda: len(two.raft) == 2)
         assert set(two.raft) == {(one.id, b"vote"), (one.id, bytes(3_000_000))}
+        [info] = [info for info in two.network.peers() if info.peer == one.id]
+        assert info.traffic["bulk"].bytes_in > 3_000_000
+        assert 0 < info.traffic["control"].bytes_in < 10_000
+        assert 0 < info.traffic["rest"].bytes_in < 300_000
+        assert sum(traffic.bytes_in for traffic in info.traffic.values()) == info.bytes_in
         # One connection a pair, the smaller peer id has dialled.
         for place in places:
             await place.wait_until(partial(has_two_links, place))
