@@ -74,6 +74,19 @@ CLIENT_CASES: Final = (
     CommandCase(
         "unknown command", 2, "no command 'sumbit'", "Did you mean submit?", _here("sumbit")
     ),
+    CommandCase(
+        "unknown topic", 2, "'votes' is not one of", "'rest'", _here("bw", "--topic", "votes")
+    ),
+    CommandCase("unknown schema", 2, "'stats' is not one of", "'status'", _here("schema", "stats")),
+    CommandCase(
+        "traffic of nobody",
+        2,
+        "'nobody' is no peer",
+        "p2pcity peers -v",
+        lambda place: Command(
+            ("bw", "--peer", "nobody", "--node", str(place.city.network.nodes[0].socket))
+        ),
+    ),
     CommandCase("unknown option", 2, "--jsn", "p2pcity status --help", _here("status", "--jsn")),
     CommandCase(
         "unreachable node, socket",

@@ -5,19 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from p2pcity.cli.node_address import node_option, open_client, token_option
 from p2pcity.cli.output import json_option, print_json, print_table, show_bytes
+from p2pcity.cli.ping import find_peer
 
-_ALL = "all"
+TOPICS: Final = ("control", "bulk", "forward", "sync", "status", "rest")
+_ALL: Final = "all"
+_FIGURES: Final = ("in_bytes_per_s", "out_bytes_per_s", "bytes_in", "bytes_out")
 
 
 @click.command()
 @click.option("--peer", "peers", multiple=True, metavar="NAME", help="Only this peer; repeat.")
-@click.option("--topic", "topics", multiple=True, metavar="NAME", help="Only this topic; repeat.")
+@click.option(
+    "--topic", "topics", multiple=True, type=click.Choice(TOPICS), help="Only this topic; repeat."
+)
 @click.option(
     "--seconds",
     type=click.FloatRange(0.1, 3600),
@@ -38,18 +43,19 @@ def bw(
 ) -> None:
     """Show how much goes to and comes from each peer, and on what.
 
-    The topics: control (heartbeats, votes, appends) and bulk of Raft, forward, sync and status
-    for questions, and rest: gossip, hello, and what yamux and Noise add. PEER is a peer id, a name
-    or member/name.
+    The topics: bulk (Raft's appends) and control (the rest of Raft, pings), forward, sync and
+    status for questions, and rest: gossip, hello, and what yamux and Noise add. A peer is named by
+    its id, its name or member/name.
     """
     with open_client(node_address, token_file) as client:
         before, begin_s = client.get_json("/v1/peers")["peers"], time.monotonic()
+        wanted = {find_peer(before, name)["peer"] for name in peers}
         time.sleep(seconds)
         after, passed_s = client.get_json("/v1/peers")["peers"], time.monotonic() - begin_s
     rows = [
         row
         for row in rates(before, after, passed_s)
-        if (not peers or set(peers) & _names(row)) and (not topics or row["topic"] in topics)
+        if (not wanted or row["peer"] in wanted) and (not topics or row["topic"] in topics)
     ]
     if is_json:
         print_json("bw", {"seconds": round(passed_s, 3), "rows": rows})
@@ -65,9 +71,6 @@ def bw(
         for row in [*rows, total]
     ]
     print_table(heads, cells)
-
-
-_FIGURES = ("in_bytes_per_s", "out_bytes_per_s", "bytes_in", "bytes_out")
 
 
 def rates(
@@ -95,7 +98,3 @@ def rates(
                 }
             )
     return found
-
-
-def _names(row: Mapping[str, Any]) -> set[str]:
-    return {row["peer"], row["name"], row["name"].rpartition("/")[2]}

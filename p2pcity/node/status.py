@@ -4,6 +4,7 @@ import os
 import resource
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -422,7 +423,7 @@ def file_bytes(path: Path) -> int:
     """How many bytes a file of SQLite has with its WAL; 0 when it is not there."""
     total = 0
     for name in (path.name, path.name + "-wal"):
-        part = path.with_name(name)
-        if part.exists():
-            total += part.stat().st_size
+        # It may go at any moment: its owner is another thread.
+        with suppress(FileNotFoundError):
+            total += path.with_name(name).stat().st_size
     return total
