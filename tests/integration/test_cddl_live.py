@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,7 @@ from p2pcity.api.service import Wait
 from p2pcity.cli.genesis import genesis
 from p2pcity.cli.testnet.making import make_network, prepare_socket_directory, socket_path
 from p2pcity.crypto.keys import PrivateKey
+from p2pcity.errors import Unavailable
 from p2pcity.node import node
 from p2pcity.node.assembly import Parts
 from p2pcity.node.config_reading import load
@@ -144,7 +146,10 @@ async def _drive(city: City, tap: WireTap) -> list[Parts]:
     behind = raft_wire.encode(raft_wire.Behind(raw_node.term, raw_node.status().commit))
     assert leader.network.send(followers[0].identity.peer_id, "control", behind)
     await followers[1].reads.wait_linearizable(20.0)
-    await leader.service.transfer_leader(None)
+    # That the message travels is asked for here; three nodes in one busy process may be late with
+    # the election behind it, and a hand-over has half a second.
+    with suppress(Unavailable):
+        await leader.service.transfer_leader(None)
     await tap.wait_for(*EXPECTED)
     return running
 
