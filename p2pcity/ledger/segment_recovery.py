@@ -346,7 +346,8 @@ def _finish(state: Recovered, mender: Mender | None) -> None:
     _join(state)
     for gap in state.gaps:
         index = gap.doubt_last
-        if mender and mender.committed.get(index) == state.index.term(index) > 0:
+        is_kept = index > state.index.start.index  # What the base covers is in no doubt.
+        if mender and is_kept and mender.committed.get(index) == state.index.term(index):
             # What is committed is truncated nowhere, and equal terms are equal logs.
             gap.doubt_last = 0
         state.index.doubt(max(gap.doubt_first, state.start.index + 1), gap.doubt_last)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from p2pcity.errors import LedgerError, Unavailable
+from p2pcity.ledger.base_store import StoredBase
 from p2pcity.node.opening import Stores
 from p2pcity.node.pacing import BYTES_PER_S, Pace
 from p2pcity.wire.base import HEIGHT_MAX
@@ -55,28 +56,41 @@ class BaseServing:
         return answer
 
     def _read(self, question: BaseQuestion) -> Answer:
-        # Of one base throughout: the node may prune on meanwhile.
-        base = self._bases.stored
-        if isinstance(question, BaseRecordsQuery):
-            data = b""
-            if base is not None and question.offset < base.head.records:
-                data = base.read_records(question.offset, question.count)
-            return BaseRecordsAnswer(question.offset, data)
-        if isinstance(question, BaseHeadQuery):
-            part = None
-            if base is not None and base.height == question.height:
-                end = question.offset + BASE_PART_BYTES_MAX
-                part = base.stored.data[question.offset : end]
-            return BaseHeadAnswer(question.height, question.offset, part)
-        first = self._raft_log.first_index
-        if base is not None and question.height in (None, base.height):
-            stored = base.stored
-            return BaseAnswer(
-                base.height, stored.digest, len(stored.data), base.head.records, first
-            )
-        if question.height is None:
-            return BaseAnswer(0, None, 0, 0, first)
-        # Peers may name any number; no base stands at most of them.
-        is_base = question.height <= HEIGHT_MAX and question.height % BASE_INTERVAL_BLOCKS == 0
-        digest = self._reader.base_digest(question.height) if is_base else None
-        return BaseAnswer(question.height, digest, 0, 0, first)
+        return answer_from(
+            self._bases.stored, self._raft_log.first_index, self._reader.base_digest, question
+        )
+
+
+def answer_from(
+    base: StoredBase | None,
+    first_index: int,
+    digest_at: Callable[[int], bytes | None],
+    question: BaseQuestion,
+) -> Answer:
+    """Answer from one base throughout: the node may prune on meanwhile. BLOCKING; LedgerError.
+
+    `first_index` is the oldest entry that is kept, `digest_at` gives the digest of the base at a
+    multiple of the interval.
+    """
+    if isinstance(question, BaseRecordsQuery):
+        data = b""
+        if base is not None and question.offset < base.head.records:
+            data = base.read_records(question.offset, question.count)
+        return BaseRecordsAnswer(question.offset, data)
+    if isinstance(question, BaseHeadQuery):
+        part = None
+        if base is not None and base.height == question.height:
+            end = question.offset + BASE_PART_BYTES_MAX
+            part = base.stored.data[question.offset : end]
+        return BaseHeadAnswer(question.height, question.offset, part)
+    if base is not None and question.height in (None, base.height):
+        stored = base.stored
+        return BaseAnswer(
+            base.height, stored.digest, len(stored.data), base.head.records, first_index
+        )
+    if question.height is None:
+        return BaseAnswer(0, None, 0, 0, first_index)
+    # Peers may name any number; no base stands at most of them.
+    is_base = question.height <= HEIGHT_MAX and question.height % BASE_INTERVAL_BLOCKS == 0
+    digest = digest_at(question.height) if is_base else None
+    return BaseAnswer(question.height, digest, 0, 0, first_index)

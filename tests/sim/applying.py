@@ -81,7 +81,7 @@ class Applying:
         except DecodeError as error:
             check(False, f"the committed entry {entry.index} is no block: {error}")
             raise
-        done = node.views.apply(entry.index, block, node.cluster.city.lookup)
+        done = node.views.apply(entry.index, entry.term, block, node.cluster.city.lookup)
         node.cluster.applied(node, done)
         node.door.mempool.remove(ended_ids(done))
         told: list[_Told] = []

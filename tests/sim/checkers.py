@@ -206,7 +206,12 @@ class Checkers:
         )
 
     def acknowledge(self, id_: bytes, height: int, hash_: bytes) -> None:
-        """I1: a client is told `committed`, here and once more if it asks again."""
+        """I1: a client is told `committed`, here and once more if it asks again.
+
+        Without the hash, where the block was pruned meanwhile.
+        """
+        check(0 < height <= len(self.chain), f"I1 {id_.hex()[:8]} told at {height}, far ahead")
+        hash_ = hash_ or self.chain[height - 1].block.hash
         told = self.acknowledged.setdefault(id_, (height, hash_))
         check(told == (height, hash_), f"I1 {id_.hex()[:8]} told at {told[0]} and at {height}")
         check(self._height_of.get(id_) == height, f"I1 {id_.hex()[:8]} is not at {height}")
@@ -255,6 +260,10 @@ class Checkers:
             )
             self._note_vote(node, message.term, node.name)
 
+    def holds(self, node: "Node") -> None:
+        """I2, I13: what a node knows to be taken is what the ledger took, pruned or not."""
+        check(node.views.heights == self._height_of, f"I13 {node} knows other transactions")
+
     def _check_accepted(self, node: Watched, leader: Watched, message: AppendAnswer) -> None:
         durable = node.durable
         if durable.hard_state.term > message.term:
@@ -266,7 +275,8 @@ class Checkers:
         if leader.is_leader and leader.raw_node.term == message.term and message.index:
             term = leader.raw_node._raft.raft_log.term(message.index)
             check(
-                term is None or term == durable.term(message.index),
+                # 0 where the base is all that it has: that was agreed on otherwise.
+                term is None or durable.term(message.index) in (term, 0),
                 f"{node} answers for {message.index} of term {durable.term(message.index)}, "
                 f"the leader's is of {term}",
             )

@@ -15,7 +15,7 @@ from unittest import mock
 
 from p2pcity.crypto.digest import sha256
 from p2pcity.crypto.keys import PrivateKey, peer_id
-from p2pcity.ledger import segment_file
+from p2pcity.ledger import base_incoming, base_store, segment_file
 from p2pcity.ordering.apply import Examined, examine
 from p2pcity.wire import block as block_wire
 from p2pcity.wire import genesis as genesis_wire
@@ -23,7 +23,8 @@ from p2pcity.wire import transaction as transaction_wire
 from p2pcity.wire.event import Event
 from p2pcity.wire.genesis import GenesisAuthor, GenesisNode, Member
 from p2pcity.wire.transaction import Carried
-from tests.sim.files import MemorySystem
+from tests.short_intervals import short_intervals
+from tests.sim.files import MemorySystem, MemoryTrees
 from tests.sim.world import START_MS
 
 HOUR_MS: Final = 3_600_000
@@ -31,6 +32,8 @@ _AUTHORS: Final = tuple(PrivateKey.from_seed(bytes([65 + n]) * 32) for n in rang
 _CLERK: Final = PrivateKey.from_seed(b"c" * 32)
 _STRANGER: Final = PrivateKey.from_seed(b"s" * 32)
 _MEMO_MAX: Final = 4096
+BASE_INTERVAL: Final = 8
+"""A base stands at each multiple of so many blocks."""
 SPARES_MAX: Final = 3
 """How many nodes may join a city later."""
 
@@ -175,9 +178,14 @@ def _remembered(function: Callable[..., ResultT]) -> Callable[..., ResultT]:
 
 @contextmanager
 def memory_installed() -> Iterator[None]:
-    """Let the segment log write to memory, and remember what is pure, as long as this lasts."""
+    """Let the ledger write to memory, with a base every few blocks; remember what is pure."""
+    system = MemorySystem()
     with (
-        mock.patch.object(segment_file, "os", MemorySystem()),
+        short_intervals(BASE_INTERVAL),
+        mock.patch.object(segment_file, "os", system),
+        mock.patch.object(base_store, "os", system),
+        mock.patch.object(base_incoming, "os", system),
+        mock.patch.object(base_incoming, "shutil", MemoryTrees),
         mock.patch.object(block_wire, "decode", _remembered(block_wire.decode)),
         mock.patch.object(block_wire, "decode_header", _remembered(block_wire.decode_header)),
         mock.patch.object(block_wire, "split", _remembered(block_wire.split)),

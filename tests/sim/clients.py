@@ -7,6 +7,7 @@ transaction ended; what it was told is what the checkers hold the nodes to.
 from collections.abc import Callable
 from typing import Final
 
+from tests.sim.checkers import check
 from tests.sim.city import Sample
 from tests.sim.cluster import Cluster
 from tests.sim.node import Node
@@ -68,6 +69,16 @@ class Clients:
         """The number of a transaction that was not used yet in this seed."""
         self._number += 1
         return self._number
+
+    @property
+    def last_number(self) -> int:
+        """The number of the newest transaction."""
+        return self._number
+
+    def check_again(self, id_: bytes, state: str, height: int, hash_: bytes) -> None:
+        """What was told committed once is told so again, at the same height."""
+        check(state == "committed", f"I1 {id_.hex()[:8]} was committed, and is told {state}")
+        self.cluster.checkers.acknowledge(id_, height, hash_)
 
     # -- submitting --------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tests.sim.node import Node
 
 Answer = Callable[[bytes, str, int, bytes], None]
-"""Tells a client (id, state, height, block hash)."""
+"""Tells a client (id, state, height, block hash); of a block that was pruned the hash is empty."""
 
 
 class Desk:
@@ -90,7 +90,7 @@ class Desk:
         """Tell what the views know of `id_`; False when they know nothing."""
         height = self._node.views.height_of(id_)
         if height is not None:
-            answer(id_, "committed", height, self._node.views.blocks[height - 1].block.hash)
+            answer(id_, "committed", height, self._node.views.hash_at(height))
         return height is not None
 
     def _answer_later(self, id_: bytes, answer: Answer) -> None:

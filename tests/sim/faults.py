@@ -7,20 +7,28 @@ a while; what it really did to somebody is counted where it happens, under the k
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tests.sim import faults_clock, faults_disk, faults_members, faults_network, faults_people
+from tests.sim import (
+    faults_clock,
+    faults_disk,
+    faults_members,
+    faults_network,
+    faults_people,
+    faults_pruning,
+)
 from tests.sim.clients import Clients
 from tests.sim.cluster import Cluster
 from tests.sim.storm import Storm
-from tests.sim.world import SECOND
+from tests.sim.world import SECOND, World
 
 Fault = Callable[[Storm], None]
-KINDS: Final[dict[str, Fault]] = {
+_DRAWN: Final[dict[str, Fault]] = {
     **faults_network.KINDS,
     **faults_disk.KINDS,
     **faults_people.KINDS,
     **faults_members.KINDS,
     **faults_clock.KINDS,
 }
+KINDS: Final = {**_DRAWN, **faults_pruning.KINDS}
 """Every kind of fault by its name; the order is part of what a seed means."""
 
 
@@ -36,16 +44,28 @@ class Nemesis:
         self.storm = Storm(cluster, clients)
         self._random = cluster.world.random("nemesis")
         share = self._random.choice((0.15, 0.3, 0.6))
-        self.kinds = [name for name in KINDS if self._random.random() < share]
+        self.kinds = [name for name in _DRAWN if self._random.random() < share]
         self._gap = self._random.choice((1, 2, 4)) * SECOND
         if kinds is not None:
             self.kinds, self._gap = list(kinds), SECOND
+        else:
+            self.kinds += self._draw_pruning(cluster.world)
         changing = {"wiped", *faults_members.KINDS}
         cluster.has_changes = not changing.isdisjoint(self.kinds)
         # Few voters may be without a quorum of right clocks, where clocks are far off.
         is_tame = {"clock years off", "clock strobe"}.isdisjoint(self.kinds)
         cluster.operator.voters_min = 1 if is_tame and self._random.random() < 0.5 else 3
+        if not {"corruption", *changing}.isdisjoint(self.kinds):
+            cluster.keep_all()
         self._is_on = True
+
+    @staticmethod
+    def _draw_pruning(world: World) -> list[str]:
+        """By draws of their own: seeds without pruning mean what they meant before."""
+        random = world.random("nemesis of bases")
+        if random.random() < 0.5:
+            return []
+        return ["pruned", *(name for name in faults_pruning.KINDS if random.random() < 0.7)]
 
     def begin(self) -> None:
         """Strike from here on."""

@@ -118,6 +118,7 @@ def turn_bit_over(node: Node, place: float, bit: int) -> bool:
     sizes = {
         name: max(0, file.protected_size - MARK_RECORD_BYTES)
         for name, file in sorted(node.disk.names.items())
+        if name.startswith("log/")
     }
     at = int(place * sum(sizes.values()))
     for name, size in sizes.items():
@@ -175,8 +176,7 @@ def _lose_views(storm: Storm) -> None:
     if node.views.applied_index:
         storm.struck()
         node.crash()
-        node.views_checkpoint = 0
-        node.views.roll_back(0)
+        node.lose_views()
         storm.start_later(node, 0.5)
 
 

@@ -43,7 +43,7 @@ class Feeding:
     def answer(self, asker: int, question: EntriesQuery) -> None:
         """A peer asks; whoever finds its own log damaged gives no answer."""
         log = self._node.log
-        if not 1 <= question.index <= log.last_index:
+        if not log.first_index <= question.index <= log.last_index:
             return
         hard_state = log.hard_state
         end = min(log.last_index, question.index + _ENTRIES_MAX - 1) + 1
@@ -53,7 +53,11 @@ class Feeding:
             return
         count = max(0, hard_state.commit - question.index + 1)
         found = EntriesAnswer(
-            question.index, hard_state.term, hard_state.commit, tuple(entries[:count])
+            question.index,
+            hard_state.term,
+            hard_state.commit,
+            tuple(entries[:count]),
+            log.first_index,
         )
         self._carry(asker, lambda peer: peer.gossip.feeding.take(found))
 

@@ -1,8 +1,9 @@
-"""Files in memory under the real segment log: what was not synced may be gone, torn or stale.
+"""Files in memory under the real log and base: what was not synced may be gone, torn or stale.
 
-`MemoryDisk` is one node's disk with one directory; `MemoryPath` and `MemorySystem` stand in for
-`pathlib.Path` and the `os` module where the segment log uses them. A file is kept twice: what
-processes see (the page cache) and what survives a loss of power, which a sync brings level.
+`MemoryDisk` is one node's disk; `MemoryPath`, `MemorySystem` and `MemoryTrees` stand in for
+`pathlib.Path` and the modules `os` and `shutil` where the segment log and the base use them. A file
+is kept twice: what processes see (the page cache) and what survives a loss of power, which a sync
+brings level. Directories are there as soon as they are made; the names in them are kept twice too.
 """
 
 import errno
@@ -120,8 +121,8 @@ class MemoryDisk:
 
     @property
     def directory(self) -> "MemoryPath":
-        """The directory of the log."""
-        return MemoryPath(self, "log")
+        """The data directory, with `log` and `base` in it."""
+        return MemoryPath(self, "")
 
     def count_call(self) -> None:
         """Called before anything changes: the power may fail here."""
@@ -141,10 +142,15 @@ class MemoryDisk:
         self.syncs += 1
         file.sync()
 
-    def sync_names(self) -> None:
-        """Make the directory durable."""
+    def sync_names(self, directory: str) -> None:
+        """Make a directory durable."""
         self.count_call()
-        self.durable_names = dict(self.names)
+        self.durable_names = {
+            name: file
+            for names, is_inside in ((self.durable_names, False), (self.names, True))
+            for name, file in names.items()
+            if (name.rpartition("/")[0] == directory) == is_inside
+        }
 
     def lose_power(self) -> int:
         """Every file falls back to what reached the disk; bytes lost."""
@@ -161,43 +167,56 @@ class MemoryDisk:
 
 
 class MemoryPath:
-    """A name on a `MemoryDisk`, as far as the segment log uses `pathlib.Path`."""
+    """A path on a `MemoryDisk`, as the ledger uses `pathlib.Path`; `place` names it whole."""
 
-    def __init__(self, disk: MemoryDisk, name: str) -> None:
+    def __init__(self, disk: MemoryDisk, place: str) -> None:
         self.disk = disk
-        self.name = name
+        self.place = place
 
     def __str__(self) -> str:
-        return self.name
+        return self.place
 
     def __truediv__(self, name: str) -> "MemoryPath":
-        return MemoryPath(self.disk, name)
+        return MemoryPath(self.disk, f"{self.place}/{name}" if self.place else name)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, MemoryPath) and (self.disk, self.name) == (other.disk, other.name)
+        return isinstance(other, MemoryPath) and (self.disk, self.place) == (
+            other.disk,
+            other.place,
+        )
 
     def __hash__(self) -> int:
-        return hash(self.name)
+        return hash(self.place)
+
+    @property
+    def name(self) -> str:
+        """The last part of it."""
+        return self.place.rpartition("/")[2]
 
     @property
     def parent(self) -> "MemoryPath":
-        """There is one directory only."""
-        return MemoryPath(self.disk, "data")
+        """The directory that it is in."""
+        return MemoryPath(self.disk, self.place.rpartition("/")[0])
 
     @property
     def file(self) -> MemoryFile:
         """The file of this name."""
-        file = self.disk.names.get(self.name)
+        file = self.disk.names.get(self.place)
         if file is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.name)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.place)
         return file
 
     def mkdir(self, mode: int = 0, *, parents: bool = False, exist_ok: bool = False) -> None:
         """The directory is there already."""
 
     def iterdir(self) -> Iterator["MemoryPath"]:
-        """All files of the disk."""
-        return iter([MemoryPath(self.disk, name) for name in self.disk.names])
+        """All files in the directory."""
+        paths = [MemoryPath(self.disk, place) for place in self.disk.names]
+        return iter([path for path in paths if path.parent == self])
+
+    def exists(self) -> bool:
+        """Whether there is a file of this name."""
+        return self.place in self.disk.names
 
     def read_bytes(self) -> bytes:
         """What processes see of the file."""
@@ -205,7 +224,7 @@ class MemoryPath:
 
     def open(self, mode: str) -> BytesIO:
         """The file as processes see it, to read from its beginning."""
-        assert mode == "rb", "the segment log writes through descriptors"
+        assert mode == "rb", "the ledger writes through descriptors"
         return BytesIO(self.read_bytes())
 
     def stat(self) -> FileSize:
@@ -214,23 +233,43 @@ class MemoryPath:
 
     def with_suffix(self, suffix: str) -> "MemoryPath":
         """The same name with another ending."""
-        return MemoryPath(self.disk, self.name.rpartition(".")[0] + suffix)
+        return MemoryPath(self.disk, self.place.rpartition(".")[0] + suffix)
+
+    def with_name(self, name: str) -> "MemoryPath":
+        """Another name in the same directory."""
+        return self.parent / name
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Remove the file's name, durably once the directory is synced."""
         self.disk.count_call()
-        assert self.disk.names.pop(self.name, None) or missing_ok, self.name
+        assert self.disk.names.pop(self.place, None) or missing_ok, self.place
 
     def rename(self, target: "MemoryPath") -> None:
         """Give the file its new name, durable once the directory is synced."""
         self.disk.count_call()
-        self.disk.names[target.name] = self.disk.names.pop(self.name)
+        self.disk.names[target.place] = self.disk.names.pop(self.place)
+
+    def replace(self, target: "MemoryPath") -> None:
+        """The same."""
+        self.rename(target)
+
+
+class MemoryTrees:
+    """The function of `shutil` that the base calls."""
+
+    @staticmethod
+    def rmtree(directory: MemoryPath) -> None:
+        """Remove every file below a directory, one after the other."""
+        for place in list(directory.disk.names):
+            if place.startswith(f"{directory.place}/"):
+                MemoryPath(directory.disk, place).unlink()
 
 
 class MemorySystem:
-    """The functions of `os` that the segment log calls, over memory."""
+    """The functions of `os` that the ledger calls, over memory."""
 
     O_RDWR = os.O_RDWR
+    O_WRONLY = os.O_WRONLY
     O_RDONLY = os.O_RDONLY
     O_CREAT = os.O_CREAT
     O_TRUNC = os.O_TRUNC
@@ -239,14 +278,14 @@ class MemorySystem:
 
     def __init__(self) -> None:
         self._next = 3
-        self._open: dict[int, tuple[MemoryDisk, MemoryFile | None]] = {}
+        self._open: dict[int, tuple[MemoryDisk, MemoryFile | str]] = {}
 
     def open(self, path: MemoryPath, flags: int, mode: int = 0) -> int:
         """Open a file or the directory."""
-        file: MemoryFile | None = None
+        file: MemoryFile | str = path.place
         if not flags & os.O_DIRECTORY:
-            if flags & os.O_CREAT and path.name not in path.disk.names:
-                path.disk.names[path.name] = MemoryFile()
+            if flags & os.O_CREAT and path.place not in path.disk.names:
+                path.disk.names[path.place] = MemoryFile()
             file = path.file
             if flags & os.O_TRUNC:
                 file.resize(0)
@@ -294,12 +333,12 @@ class MemorySystem:
     def fsync(self, descriptor: int) -> None:
         """Sync a file or the directory."""
         disk, file = self._open[descriptor]
-        if file is None:
-            disk.sync_names()
+        if isinstance(file, str):
+            disk.sync_names(file)
         else:
             disk.sync(file)
 
     def _file(self, descriptor: int) -> tuple[MemoryDisk, MemoryFile]:
         disk, file = self._open[descriptor]
-        assert file is not None, "a directory is neither read nor written"
+        assert not isinstance(file, str), "a directory is neither read nor written"
         return disk, file

@@ -11,6 +11,7 @@ from p2pcity.node.expiring import PERIOD_S
 from p2pcity.sync.pending import PendingSync
 from p2pcity.wire.sync import PendingAnswer, PendingQuery
 from p2pcity.wire.transaction import Carried
+from tests.sim.base_fetching import BaseFetching
 from tests.sim.feeding import Feeding
 from tests.sim.network import GOSSIP
 from tests.sim.world import SECOND
@@ -29,6 +30,7 @@ class Gossip:
         self._node = node
         self._cluster = node.cluster
         self.feeding = Feeding(node, self._carry)
+        self.bases = BaseFetching(node, self._carry)
         self._session = node.random.randbytes(16)
         self._sync = PendingSync()
         self._own: dict[bytes, Carried] = {}
@@ -80,6 +82,7 @@ class Gossip:
         """One tick passed."""
         self._ticks += 1
         self.feeding.tick()
+        self.bases.tick()
         if self._ticks % _REOFFER_TICKS == 0:
             self._reoffer()
             if self._again:

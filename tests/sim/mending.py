@@ -27,14 +27,14 @@ _ENTRIES_MAX: Final = 8
 def answer(log: SegmentLog, question: EntriesQuery) -> EntriesAnswer | None:
     """What a node with this log answers; None when it finds its own damaged."""
     entries = []
-    if 1 <= question.index <= log.last_index:
+    if log.first_index <= question.index <= log.last_index:
         end = min(log.last_index, question.index + _ENTRIES_MAX - 1) + 1
         try:
             entries = log.entries(question.index, end, BLOCK_BYTES_MAX)
         except LedgerError:
             return None
     state = log.hard_state
-    return EntriesAnswer(question.index, state.term, state.commit, tuple(entries))
+    return EntriesAnswer(question.index, state.term, state.commit, tuple(entries), log.first_index)
 
 
 class Mending:

@@ -44,6 +44,7 @@ from tests.sim.gossip import Gossip
 from tests.sim.mending import Mending
 from tests.sim.network import RAFT
 from tests.sim.process import Process
+from tests.sim.pruning import Pruning
 from tests.sim.reads import Reads
 from tests.sim.storage import Durable, Storage
 from tests.sim.views import Views
@@ -100,6 +101,10 @@ class Node(Process):
         self.sync_delay_kind = ""
         self.sync_kind = ""
         self.is_pausing = False
+        # Pruning: what the operator wants kept (0: all), and where a crash waits for this node.
+        self.keep_blocks = 0
+        self.dies_pruning: int | None = None
+        self.answers_until_crash = 0
         self.refusals: list[str] = []
         self.saving: Save | None = None
 
@@ -196,6 +201,7 @@ class Node(Process):
         self._dead_gaps.update(gaps)
         if log.recovery is not None:
             self.world.struck["torn tail"] += 1
+        self._follow_base()
         check(self.views.applied_index <= log.last_index, f"{self} lost what it applied")
         self.cluster.checkers.started(self, log.last_index, log.hard_state.term)
         self.log = log
@@ -205,6 +211,23 @@ class Node(Process):
             self.is_up = True
             self.fail(error)
         return self.is_up
+
+    def _follow_base(self) -> None:
+        """The views begin from the base where the log before it is gone."""
+        base = self.storage.bases.stored
+        if base is None:
+            return
+        if self.views.applied_index < base.head.index:
+            self.world.struck["views from a base"] += 1
+            self.views.begin_from(base)
+            self.views_checkpoint = base.head.index
+        elif self.views.pruned < base.height:
+            self.views.prune(base)
+
+    def begin_anew(self) -> None:
+        """A base is on the disk that has to be moved into place: the node begins again."""
+        self.stop()
+        self.start()
 
     def _take_part(self, log: SegmentLog) -> None:
         city, settings = self.cluster.city, self.settings
@@ -252,6 +275,7 @@ class Node(Process):
         self.saving = None
         self.reads = Reads(self)
         self.gossip = Gossip(self)
+        self.pruning = Pruning(self)
         self.desk = Desk(self)
         self.gossip.offer_again(list(self.outbox.values()))
         self.after(self.random.randrange(settings.tick), self._tick)
@@ -275,6 +299,11 @@ class Node(Process):
         self.world.struck["sync error"] += disk.syncs_failed
         self.world.struck["disk full"] += disk.writes_refused
         disk.syncs_failed = disk.writes_refused = 0
+
+    def count_full_disk(self) -> None:
+        """The disk had no room for a base: that costs a try, and nothing else."""
+        self.world.struck["disk full"] += self.disk.writes_refused
+        self.disk.writes_refused = 0
 
     def fail(self, error: LedgerError) -> None:
         """The disk failed while the node ran: it stops at once, as a process exits."""
@@ -326,10 +355,14 @@ class Node(Process):
         self.disk.erase()
         self.incarnation = self.random.randbytes(16)
         self.storage.init(self.incarnation)
-        self.views = Views(self.cluster.city.genesis)
-        self.views_checkpoint = 0
+        self.lose_views()
         self.outbox.clear()
         self.was_wiped = True
+
+    def lose_views(self) -> None:
+        """They are made anew: from the log, and from the base where blocks were pruned."""
+        self.views = Views(self.cluster.city.genesis)
+        self.views_checkpoint = 0
 
     def stop(self) -> None:
         """As SIGTERM does: the log is closed in order."""
@@ -352,6 +385,7 @@ class Node(Process):
             self.world.struck["clock hand-over"] += 1
         self.steward.tick()
         self.gossip.tick()
+        self.pruning.tick()
         self.reads.tick()
         self.turn()
 

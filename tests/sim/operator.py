@@ -83,7 +83,9 @@ class Operator:
             # Its log may be mended by others alone.
             and not node.is_corrupt
         }
-        sets = state.sets
+        sets, keeper = state.sets, self._cluster.keeper
+        if keeper is not None and (keeper is without or keeper.key not in sets.voters):
+            return False
         soon = [key for key in sets.learners if state.nodes[key].role == "orderer"]
         return len(sets.voters) >= self.voters_min and all(
             sum(key in alive for key in keys) > len(keys) // 2

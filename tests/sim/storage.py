@@ -1,8 +1,9 @@
-"""A node's real segment log over its disk in memory, and what of it would survive right now."""
+"""A node's real segment log and base over its disk in memory, and what of them would survive."""
 
 from collections.abc import Sequence
 from typing import Any, cast
 
+from p2pcity.ledger.base_incoming import Incoming, open_installed
 from p2pcity.ledger.records import MARK_RECORD_BYTES
 from p2pcity.ledger.segment_file import SUFFIX
 from p2pcity.ledger.segment_log import SegmentLog
@@ -26,7 +27,7 @@ class Durable:
         return len(self._terms)
 
     def term(self, index: int) -> int:
-        """The term of a durable entry, -1 where there is none."""
+        """The term of a durable entry, -1 where there is none, 0 where only a base has it."""
         return self._terms[index - 1] if 0 < index <= self.last_index else -1
 
     def wrote(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
@@ -45,7 +46,10 @@ class Durable:
 
     def recovered(self, log: SegmentLog) -> None:
         """A log was opened: what it says is durable."""
-        self._terms = [log.term(index) for index in range(1, log.last_index + 1)]
+        before = log.first_index - 1
+        known = self._terms[:before]
+        self._terms = known + [0] * (before - len(known))
+        self._terms += [log.term(index) for index in range(before + 1, log.last_index + 1)]
         self.hard_state = self._written_hard_state = log.hard_state
         self.last_index = log.last_index
 
@@ -65,19 +69,30 @@ class Storage:
         """What `p2pcity init` does: make a log, once."""
         self.durable = Durable()
         mark_key = self.disk.random.randbytes(16)
-        SegmentLog.create(cast(Any, self.disk.directory), incarnation, mark_key=mark_key)
+        SegmentLog.create(self._directory("log"), incarnation, mark_key=mark_key)
+
+    def _directory(self, name: str) -> Any:
+        """A directory, as the ledger takes it: a path that is none."""
+        return cast(Any, self.disk.directory / name)
+
+    def incoming(self) -> Incoming:
+        """Take up the base that is being fetched from others."""
+        return Incoming(self._directory("base/incoming"), self.bases.stored)
 
     def open(self, incarnation: bytes, mender: Mender) -> SegmentLog:
-        """What a start does, in its order; raises what the log raises.
+        """What a start does, in its order; raises what base and log raise.
 
         A log with holes is as good as none: it counts for nothing until they are filled.
         """
+        self.bases, _ = open_installed(self._directory("base"))
         log = SegmentLog.open(
-            cast(Any, self.disk.directory),
+            self._directory("log"),
             clock=lambda: 0.0,
             cache_bytes_max=self._cache_bytes_max,
             segment_bytes_max=self._segment_bytes_max,
             mender=mender,
+            start=self.bases.start,
+            may_begin_anew=self.bases.is_given,
         )
         assert log.incarnation == incarnation, "nobody changes disks between nodes"
         if not log.holes:
@@ -95,6 +110,16 @@ class Storage:
         """One save, and what it made durable."""
         log.save(hard_state, entries, must_sync)
         self.durable.wrote(hard_state, entries)
+        self._note_synced()
+
+    def remove_files(self, log: SegmentLog) -> int:
+        """Remove the files that hold nothing any more, and what that made durable."""
+        count = log.remove_files()
+        self.durable.wrote(log.hard_state, ())
+        self._note_synced()
+        return count
+
+    def _note_synced(self) -> None:
         file = self.disk.names[max(n for n in self.disk.names if n.endswith(SUFFIX))]
         if file.synced_size >= len(file.cache) - MARK_RECORD_BYTES:
             self.durable.synced()

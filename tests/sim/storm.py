@@ -81,6 +81,7 @@ class Storm:
             node.clock_rate = 1000
             node.sync_delay = 0
             node.disk.is_full = node.disk.is_sync_failing = False
+            node.dies_pruning, node.answers_until_crash = None, 0
             if node.is_paused:
                 node.resume()
             (node.stop, node.crash, node.lose_power)[self.random.randrange(3)]()

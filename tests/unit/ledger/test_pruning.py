@@ -365,6 +365,28 @@ def test_a_flipped_bit_in_a_pruned_log_is_mended_or_refused(
     assert ends["mended"] > 30, ends
 
 
+def test_a_flipped_bit_in_a_pruned_log_that_nobody_mends_yet_is_a_hole(directory: Path) -> None:
+    """The log opens for those who ask others: it says what it lacks, above the base alone."""
+    chain, _ = make_chain()
+    opened = Opened.open(directory)
+    prune_twice(opened)
+    damaged = opened.log.first_index + 3
+    place = opened.log._index.place(damaged)
+    opened.close()
+    start, mender = opened.bases.start, Mender(chain.genesis.network)
+    [path] = (directory / "log").glob(f"{place.sequence:016x}-*.segment")
+    flip(path, 8 * (place.offset + place.length // 2))
+    log = SegmentLog.open(directory / "log", start=start, mender=mender)
+    try:
+        assert log.holes == ((damaged, damaged),)
+        assert (log.first_index, log.last_index) == (start.index + 1, chain.last_index)
+        for first, end in ((log.first_index, damaged), (damaged + 1, chain.last_index + 1)):
+            found = [entry.payload for entry in log.entries(first, end, 1 << 40)]
+            assert found == [data or b"" for _, data in chain.pairs(first)[: end - first]]
+    finally:
+        log.close()
+
+
 @pytest.mark.parametrize("at", [0, 5, 8, 31, 32])
 def test_a_record_that_is_damaged_while_it_runs_is_never_another_one(
     opened: Opened, directory: Path, at: int
