@@ -7,6 +7,8 @@ from signal import Signals
 import pytest
 
 from p2pcity.cli.testnet.local_network import LocalNetwork
+from p2pcity.ledger import promises_file
+from p2pcity.ledger.segment_log import SegmentLog
 from tests.integration.process_case import (
     Load,
     ask,
@@ -31,6 +33,12 @@ def _said(network: LocalNetwork, name: str, event: str) -> bool:
     return any(line.get("event") == event for line in log_lines(network, name))
 
 
+def _remembered(network: LocalNetwork, name: str, peer: str) -> int:
+    """Up to which index a node has written down that a voter acknowledged."""
+    found = promises_file.read(network.node(name).config.node.data_dir / "promises")
+    return max((promise.index for promise in found if promise.peer == peer), default=0)
+
+
 @pytest.mark.long
 @pytest.mark.scenario("A8", tier="P")
 def test_an_old_copy_neither_votes_nor_follows(tmp_path: Path) -> None:
@@ -39,17 +47,26 @@ def test_an_old_copy_neither_votes_nor_follows(tmp_path: Path) -> None:
             load.wait_more(30)
             old = others(network, wait_leader(network))[0]
             rest = others(network, old)
+            peer = ask(network, old, "/v1/status")["node"]["peer"]
             # A backup as it should not be made, but is: while the node is down.
             network.kill(old, Signals.SIGTERM)
             data = network.node(old).config.node.data_dir
             wait_until(lambda: network.node(old).pid is None, f"{old} has ended")
             backup = Path(shutil.copytree(data, tmp_path / "backup"))
+            log = SegmentLog.open(backup / "log")
+            index = log.last_index
+            log.close()
             network.start([old])
             wait_serving(network, old)
             load.targets = [old]
             load.wait_more(30)
             load.targets = rest
             load.wait_more(30)
+            # Who does not lead learns it from the leader, and writes it down now and then.
+            wait_until(
+                lambda: all(_remembered(network, name, peer) > index for name in rest),
+                "all remember what it acknowledged",
+            )
             network.kill(old)
             wait_until(lambda: network.node(old).pid is None, f"{old} has ended")
             shutil.rmtree(data)
