@@ -95,6 +95,7 @@ def _cases() -> Iterator[Case]:
         ("pending-answer-none", sync.PendingAnswer(SESSION, 9, ())),
         ("fetched", sync.Fetched(carried)),
         ("status-answer", status),
+        ("status-answer-sync", replace(status, sync_us=1_800)),
         (
             "status-answer-promises",
             replace(status, role="leader", promises=(Promise("12D3KooW", SESSION, 50, 3),)),

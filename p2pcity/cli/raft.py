@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -12,6 +12,11 @@ from p2pcity.cli.node_address import node_option, open_client, token_option
 from p2pcity.cli.output import json_option, print_json, print_table, watch, watch_option
 from p2pcity.cli.raft_changes import add, demote, promote, remove, replace, what_if
 from p2pcity.cli.recover import recover
+
+_HEADS: Final = (
+    *("MEMBER", "NODE", "ROLE", "VOTER", "REACHABLE", "MATCH", "TRAILS", "STATE", "CONTACT"),
+    "FSYNC-P99",
+)
 
 
 @click.group()
@@ -77,11 +82,11 @@ def _print(document: dict[str, Any]) -> None:
             row["trails"],
             row["state"],
             row["contact_ticks"],
+            row["sync_ms_p99"],
         )
         for row in document["nodes"]
     ]
-    heads = ["MEMBER", "NODE", "ROLE", "VOTER", "REACHABLE", "MATCH", "TRAILS", "STATE", "CONTACT"]
-    print_table(heads, rows)
+    print_table(_HEADS, rows)
     print(
         f"term {document['term']}, index {document['last_index']}, committed "
         f"{document['commit_index']}, applied {document['applied_index']}"

@@ -219,6 +219,7 @@ class Parts:
             mempool=self.mempool,
             tip=lambda: stores.views.tip,
             now_ms=self.now_ms,
+            raft_log=stores.raft_log,
         )
         self.reads = Reads(
             self.ordering.raw_node,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from p2pcity import __version__
+from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.mempool.mempool import Mempool
 from p2pcity.node.apply_loop import ApplyLoop
 from p2pcity.node.standing import Standing
@@ -30,6 +31,7 @@ class Introduction:
         mempool: Mempool,
         tip: Callable[[], Tip],
         now_ms: Callable[[], int],
+        raft_log: SegmentLog,
     ) -> None:
         self._network = network
         self._incarnation = incarnation
@@ -41,6 +43,7 @@ class Introduction:
         self._mempool = mempool
         self._tip = tip
         self._now_ms = now_ms
+        self._raft_log = raft_log
 
     def hello(self) -> Hello:
         """Who this node is, what it speaks, and where it stands."""
@@ -74,4 +77,5 @@ class Introduction:
             time_ms=self._now_ms(),
             mempool=len(self._mempool),
             promises=self._standing.told() if self._raw_node.is_leader else (),
+            sync_us=round(1000 * self._raft_log.statistics().sync_ms_quantile(0.99)),
         )

@@ -298,6 +298,13 @@ class Status:
             )
         return {"version": 1, "peers": rows}
 
+    def _sync_ms(self, peer: str) -> float | None:
+        """The 99th percentile of a node's newest syncs in ms, None where it is not known."""
+        if peer == self._own_id:
+            return round(self._raft_log.statistics().sync_ms_quantile(0.99), 1) or None
+        said = self._peer_status.of(peer)
+        return round(said.sync_us / 1000, 1) if said is not None and said.sync_us else None
+
     def raft(self) -> Mapping[str, object]:
         """What `p2pcity raft status` shows; the figures of the others are known to a leader."""
         raft = self._ordering.raw_node.status()
@@ -321,6 +328,7 @@ class Status:
                     "trails": None if known is None else max(0, raft.last_index - known.match),
                     "state": None if known is None else known.state.value,
                     "contact_ticks": None if known is None else known.contact_ticks,
+                    "sync_ms_p99": self._sync_ms(peer),
                     "incarnation": node.incarnation.hex(),
                 }
             )

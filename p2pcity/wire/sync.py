@@ -88,7 +88,10 @@ class StatusQuery:
 
 @dataclass(frozen=True, slots=True)
 class StatusAnswer:
-    """A node's place on the ledger, its clock in Unix ms, and a leader's word on the voters."""
+    """A node's place on the ledger, its clock in Unix ms, and a leader's word on the voters.
+
+    `sync_us` is the 99th percentile of the newest syncs of its log, in µs; 0 when it had none.
+    """
 
     height: int
     head: bytes
@@ -100,6 +103,7 @@ class StatusAnswer:
     time_ms: int
     mempool: int = 0
     promises: tuple[Promise, ...] = ()
+    sync_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +280,7 @@ def decode_answer(data: bytes) -> Answer:
             time_ms=read_uint(fields.get("time"), "time", TIME_MS_MAX),
             mempool=read_uint(fields.get("mempool", 0), "mempool", UINT64_MAX),
             promises=read_promises(fields.get("promises"), "the promises"),
+            sync_us=read_uint(fields.get("sync", 0), "sync", UINT64_MAX),
         )
     if kind == "block-answer":
         block = fields.get("block")
@@ -347,6 +352,7 @@ def _value(message: Request | Answer) -> dict[str, object]:
                 "time": message.time_ms,
                 "mempool": message.mempool,
                 **({"promises": listed(message.promises)} if message.promises else {}),
+                **({"sync": message.sync_us} if message.sync_us else {}),
             }
 
 

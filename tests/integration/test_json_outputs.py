@@ -15,7 +15,14 @@ from p2pcity.cli.schema import NAMES
 from p2pcity.cli.testnet.local_network import LocalNetwork
 from p2pcity.cli.testnet.making import AUTHORS_DIRECTORY
 from tests.integration.members_case import change, leading
-from tests.integration.process_case import others, running_network, wait_equal, wait_leader
+from tests.integration.process_case import (
+    ask,
+    others,
+    running_network,
+    wait_equal,
+    wait_leader,
+    wait_until,
+)
 from tests.json_schemas import SHOWN_ELSEWHERE, check
 
 pytestmark = pytest.mark.integration
@@ -66,10 +73,17 @@ def test_each_output_is_what_its_schema_says(tmp_path: Path, said: Said) -> None
         leader = wait_leader(network)
         _of_a_node(network, leader, said)
         wait_equal(network)
+        wait_until(lambda: _syncs_known(network, leader), "all told how long their syncs take")
         _of_orderers(network, said)
         network.stop()
         _of_a_stopped_node(network, said)
     assert {*said.checked, *SHOWN_ELSEWHERE} == {*NAMES, "StoredEvent"}
+
+
+def _syncs_known(network: LocalNetwork, name: str) -> bool:
+    """Whether a node knows of each other, too, how long its disk takes."""
+    nodes = ask(network, name, "/v1/raft")["nodes"]
+    return len(nodes) == 3 and all((row["sync_ms_p99"] or 0) > 0 for row in nodes)
 
 
 def _without_a_node(home: Path, said: Said) -> None:

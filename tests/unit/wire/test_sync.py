@@ -26,6 +26,7 @@ def test_requests_come_back(message: sync.Request) -> None:
         sync.PendingAnswer(bytes(16), 3, (bytes(32),)),
         sync.Fetched((b"a",)),
         sync.StatusAnswer(1, bytes(32), 2, 3, 4, "leader", "0.1.0", 5, 6),
+        sync.StatusAnswer(1, bytes(32), 2, 3, 4, "leader", "0.1.0", 5, 6, (), 1_800),
         sync.BlockAnswer(7, b"block"),
         sync.BlockAnswer(7, None),
         sync.EntriesAnswer(7, 2, 9, (Entry(1, 7, b"block"), Entry(2, 8))),
