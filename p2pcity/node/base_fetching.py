@@ -82,17 +82,16 @@ class BaseFetching:
         commit, moved_s = self._raw_node.commit, trio.current_time()
         while True:
             await trio.sleep(_PERIOD_S)
+            still_s = trio.current_time() - moved_s
             if self._raw_node.commit != commit:
                 commit, moved_s = self._raw_node.commit, trio.current_time()
-            elif trio.current_time() - moved_s >= _STILL_S and self._is_behind():
-                await self._look(trio.current_time() - moved_s)
+            elif still_s >= _STILL_S and not self._raw_node.is_leader and self._ahead(commit):
+                await self._look(still_s)
 
-    def _is_behind(self) -> bool:
-        """Whether a voter says that more is committed than is known here."""
-        if self._raw_node.is_leader:
-            return False
-        answers = (self._peer_status.of(peer) for peer in self._connected(self._voters()))
-        return any(x is not None and x.commit > self._raw_node.commit for x in answers)
+    def _ahead(self, index: int) -> set[str]:
+        """The voters that say that more is committed than up to `index`."""
+        answers = {peer: self._peer_status.of(peer) for peer in self._connected(self._voters())}
+        return {peer for peer, x in answers.items() if x is not None and x.commit > index}
 
     def _voters(self) -> set[str]:
         configuration = self._raw_node.configuration
@@ -110,7 +109,8 @@ class BaseFetching:
     async def _look(self, still_s: float) -> None:
         """Ask who keeps what; fetch the base that is agreed on when nobody can feed this node."""
         agreement = await self._ask_round(self._stores.views.height)
-        first, commit = agreement.first_kept, self._raw_node.commit
+        commit = self._raw_node.commit
+        first = agreement.first_kept(self._ahead(commit))
         if first is None or (first <= commit + 1 and still_s < _PATIENCE_S):
             return
         agreed = agreement.agreed()
@@ -193,7 +193,7 @@ class BaseFetching:
     async def _is_outrun(self, head: BaseHead) -> bool:
         """Whether everybody pruned on meanwhile: then what is new is fetched first."""
         agreement = await self._ask_round(head.height)
-        first = agreement.first_kept
+        first = agreement.first_kept(self._ahead(head.index))
         return first is not None and first > head.index + 1 and agreement.agreed() is not None
 
     async def _ask_round(self, above: int) -> Agreement:

@@ -80,10 +80,13 @@ class Agreement:
         if answer.digest is not None:
             self._named.setdefault((answer.height, answer.digest), set()).add(peer)
 
-    @property
-    def first_kept(self) -> int | None:
-        """The oldest entry that any voter says to keep; None when none answered."""
-        voters = frozenset[str]().union(*self._voters)
+    def first_kept(self, ahead: Collection[str]) -> int | None:
+        """The oldest entry that any voter of `ahead` says to keep; None when none answered.
+
+        `ahead` have what is lacking here: who lacks it too keeps nothing of it, wherever its log
+        begins.
+        """
+        voters = frozenset[str]().union(*self._voters).intersection(ahead)
         return min((x.first for peer, x in self._offers.items() if peer in voters), default=None)
 
     def agreed(self) -> Agreed | None:

@@ -136,18 +136,21 @@ class BaseFetching:
             self._incoming.close()
             self._incoming = None
 
-    def _ask_round(self, above: int, then: Callable[[Agreement, bool], None]) -> None:
-        """Ask everybody for offers, then the voters for names; `then` judges what they said."""
+    def _ask_round(self, above: int, then: Callable[[Agreement, dict[str, int]], None]) -> None:
+        """Ask everybody for offers, then the voters for names; `then` judges what they said.
+
+        It is told the commit index of each voter that answered.
+        """
         configuration = self._node.raw_node.configuration
         voters = {*configuration.voters, *configuration.voters_outgoing}
         agreement = Agreement([configuration.voters, configuration.voters_outgoing], above)
-        commits: list[int] = []
+        commits: dict[str, int] = {}
 
         def offered(peer: str, _question: BaseQuestion, found: _Answer, commit: int) -> None:
             assert isinstance(found, BaseAnswer)
             agreement.offered(peer, found)
             if peer in voters:
-                commits.append(commit)
+                commits[peer] = commit
 
         def named(peer: str, question: BaseQuestion, found: _Answer, _commit: int) -> None:
             assert isinstance(question, BaseQuery)
@@ -155,8 +158,7 @@ class BaseFetching:
             agreement.named(peer, question, found)
 
         def judge() -> None:
-            is_behind = max(commits, default=0) > self._node.raw_node.commit
-            then(agreement, is_behind)
+            then(agreement, commits)
 
         def ask_names() -> None:
             self._begin(named)
@@ -173,10 +175,10 @@ class BaseFetching:
 
     # -- fetching ----------------------------------------------------------------------------
 
-    def _look(self, agreement: Agreement, is_behind: bool) -> None:
+    def _look(self, agreement: Agreement, commits: dict[str, int]) -> None:
         me = self._node
-        first = agreement.first_kept
-        if not is_behind or first is None or first <= me.raw_node.commit + 1:
+        first = agreement.first_kept(_above(commits, me.raw_node.commit))
+        if first is None or first <= me.raw_node.commit + 1:
             return
         agreed = agreement.agreed()
         if agreed is None:
@@ -229,8 +231,8 @@ class BaseFetching:
                 return
             incoming.add(interval.finish())
 
-        def end(agreement: Agreement, _is_behind: bool) -> None:
-            first = agreement.first_kept
+        def end(agreement: Agreement, commits: dict[str, int]) -> None:
+            first = agreement.first_kept(_above(commits, head.index))
             if first is not None and first > head.index + 1 and agreement.agreed() is not None:
                 me.world.struck["base outrun"] += 1
                 self._stop()
@@ -249,3 +251,7 @@ class BaseFetching:
         self._stop()
         me.turn()
         return True
+
+
+def _above(commits: dict[str, int], index: int) -> list[str]:
+    return [peer for peer, commit in commits.items() if commit > index]

@@ -1,6 +1,7 @@
 """Whole nodes that keep few blocks, and what is asked of them about those that are gone."""
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -12,10 +13,12 @@ from tests.virtual.run import BASE_INTERVAL, PRUNED
 from tests.virtual.stage import Scene, play
 
 
-def play_pruned(course: Callable[[Scene], Awaitable[None]], *, is_busy: bool = False) -> None:
+def play_pruned(
+    course: Callable[[Scene], Awaitable[None]], *, is_busy: bool = False, **drawn: Any
+) -> None:
     """Play a scenario on nodes that have a base every BASE_INTERVAL blocks, and prune to it."""
     with short_intervals(BASE_INTERVAL):
-        play(course, is_busy=is_busy, **PRUNED)
+        play(course, is_busy=is_busy, **PRUNED, **drawn)
 
 
 def first_height(host: Host) -> int:

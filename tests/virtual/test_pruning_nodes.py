@@ -104,6 +104,28 @@ def test_a_fetch_of_a_base_goes_on_over_kills_and_another_leader(
     assert set(kinds) == {"BaseQuery", "BaseHeadQuery", "BaseRecordsQuery"}, kinds
 
 
+@pytest.mark.scenario("D7", tier="T")
+def test_two_that_are_left_behind_do_not_take_each_other_for_a_source() -> None:
+    """Their logs begin lower than the others', and lack the same: both fetch a base at once."""
+
+    async def course(scene: Scene) -> None:
+        await scene.wait_until(lambda: all(first_height(host) > 8 for host in scene.hosts))
+        leader = await scene.leader()
+        late = [host for host in scene.hosts if host is not leader][:2]
+        others = [host for host in scene.hosts if host not in late]
+        gone = max(map(first_height, late))
+        for host in late:
+            await host.stop()
+        await have_pruned(scene, others, gone + 16)
+        back_s = trio.current_time()
+        for host in late:
+            scene.cluster.start(host)
+        await have_pruned(scene, late, gone + 16)
+        assert trio.current_time() - back_s < 30
+
+    play_pruned(course, is_busy=True, orderers=5)
+
+
 @pytest.mark.scenario("E2", tier="T")
 def test_what_every_node_pruned_is_still_on_the_ledger() -> None:
     resubmit_what_was_pruned()

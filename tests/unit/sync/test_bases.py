@@ -50,7 +50,10 @@ def test_a_majority_of_the_voters_has_to_name_it() -> None:
     # `own` votes and is behind; `x` does not vote, whatever it says.
     agreement, _ = ask_round(holders, [["own", "a", "b"]])
     assert agreement.agreed() is None
-    assert agreement.first_kept == 1
+    # `x` does not vote; `b` is asked for what it has, which is nothing for those that it trails.
+    assert agreement.first_kept({"a", "b", "x"}) == 1
+    assert agreement.first_kept({"a", "x"}) == LEDGER.head(2).index + 1
+    assert agreement.first_kept({"x"}) is None
     holders["b"].reach = 2
     found = ask_round(holders, [["own", "a", "b"]])[0].agreed()
     size = len(LEDGER.heads[1])
