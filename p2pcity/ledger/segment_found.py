@@ -78,9 +78,9 @@ class Recovered:
     a page's border) up to the last good record: they are written again, because after a failed
     sync the page cache shows what the disk does not have. `is_behind` says that the log
     does not reach the entry that it should continue, or has another one there; `left_over` are
-    files that a log which began anew no longer needs. `first_index` and `digest` (the running one)
-    are the last file's; its saved index ends at `indexed_end`, and `saved_indexes` has those that
-    are to be written, by the file's sequence.
+    files that a log which began anew no longer needs. `lowest`, the first index that it writes or
+    truncates, and `digest` (the running one) are the last file's; its saved index ends at
+    `indexed_end`, and `saved_indexes` has those that are to be written, by the file's sequence.
     """
 
     directory: Path
@@ -105,7 +105,7 @@ class Recovered:
     open_gap: Gap | None = None
     votes: list[str | None] = field(default_factory=list)
     is_vote_known: bool = True
-    first_index: int = 1
+    lowest: int = 1
     digest: Any = None
     indexed_end: int = 0
     saved_indexes: dict[int, bytes] = field(default_factory=dict)

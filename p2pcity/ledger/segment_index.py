@@ -96,6 +96,8 @@ class EntryIndex:
         """
         if index <= self.start.index:
             self.start = Start(index - 1, 0)
+        # What comes in their place is in no doubt.
+        self._doubtful = {kept for kept in self._doubtful if kept < index}
         for column in self._columns:
             del column[self._at(index) :]
 

@@ -136,6 +136,7 @@ def resume(state: Recovered, buffer: bytes) -> None:
     state.index.go_on(saved.kept, saved.columns)
     state.checksum = saved.checksum
     state.last_mark_offset, state.last_mark_end = saved.mark_offset, saved.mark_end
+    state.lowest = min(state.lowest, saved.kept + 1)
     state.hard_state = saved.hard_state
     state.votes = list(saved.votes)
     state.network = saved.network
@@ -201,7 +202,7 @@ class IndexWriter:
     def __init__(self, recovered: Recovered, segment_bytes_max: int) -> None:
         """Go on from where a start has brought the log."""
         self._path = recovered.paths[recovered.sequence]
-        self._first_index = recovered.first_index
+        self._lowest = recovered.lowest
         self._digest = recovered.digest
         self._end = recovered.indexed_end
         self._votes = recovered.votes
@@ -215,9 +216,13 @@ class IndexWriter:
         """A hard state with this vote was written."""
         note_vote(self._votes, vote)
 
+    def truncated(self, index: int) -> None:
+        """Everything from `index` on was replaced, also what stands in older files."""
+        self._lowest = min(self._lowest, index)
+
     def began(self, path: Path, first_index: int, data: bytes) -> None:
         """Another file is the last one, and begins with `data`."""
-        self._path, self._first_index = path, first_index
+        self._path, self._lowest = path, first_index
         self._digest, self._end = begin_digest(data), FILE_HEADER_BYTES
 
     def is_due(self, size: int) -> bool:
@@ -234,9 +239,10 @@ class IndexWriter:
     ) -> None:
         """Write one for the last file as it is: `size` bytes, which end with a sync mark.
 
-        Not when a part of the file's entries was forgotten: its places are not known any more.
+        Not when a part of the file's entries was forgotten: its places are not known any more,
+        and an older file may have what they replaced.
         """
-        if index.start.index >= self._first_index:
+        if index.start.index >= self._lowest:
             return
         sequence = int(self._path.name[:16], 16)
         kept, columns = index.since(sequence)

@@ -45,6 +45,9 @@ CACHE_BYTES_MAX: Final = 16 * 1024 * 1024
 INCARNATION_BYTES: Final = 16
 NETWORK_BYTES: Final = 32
 
+Picked = tuple[int, Place, bytes | None]
+"""An entry that is to be read: its index, its place, and its payload where that is in memory."""
+
 
 class SegmentLog:
     """Raft's storage on disk (`raft.log_storage.LogStorage`)."""
@@ -215,22 +218,44 @@ class SegmentLog:
         Entries that are not in memory are read and verified; CorruptionError names the first
         one that went bad. Raises Pruned when they are not kept any more.
         """
-        picked: list[tuple[int, Place, bytes | None]] = []
         with self._lock:
             self._check()
             assert 1 <= low <= high <= self._index.last_index + 1, f"no entries {low} to {high}"
             if low <= self._index.start.index:
                 raise _pruned(low)
-            size = 0
-            for index in range(low, high):
-                if self._index.is_missing(index):
-                    if picked:
-                        break
-                    raise corrupt(self._directory, index, "the entry is missing")
-                size += self._index.payload_length(index)
-                if picked and size > bytes_max:
+            picked = self._pick(low, high, bytes_max)
+        return self._read_picked(picked)
+
+    def entries_from(self, low: int, count_max: int, bytes_max: int) -> list[Entry]:
+        """Return entries from `low` on as `entries` does, as far as there are any now.
+
+        For any thread, while another one truncates. None when the first is not there; Pruned when
+        it goes meanwhile.
+        """
+        with self._lock:
+            self._check()
+            high = min(low + count_max, self._index.last_index + 1)
+            if not self._index.start.index < low < high:
+                return []
+            picked = self._pick(low, high, bytes_max)
+        return self._read_picked(picked)
+
+    def _pick(self, low: int, high: int, bytes_max: int) -> list[Picked]:
+        """Find entries that are there, under the lock."""
+        picked: list[Picked] = []
+        size = 0
+        for index in range(low, high):
+            if self._index.is_missing(index):
+                if picked:
                     break
-                picked.append((index, self._index.place(index), self._cache.get(index)))
+                raise corrupt(self._directory, index, "the entry is missing")
+            size += self._index.payload_length(index)
+            if picked and size > bytes_max:
+                break
+            picked.append((index, self._index.place(index), self._cache.get(index)))
+        return picked
+
+    def _read_picked(self, picked: Sequence[Picked]) -> list[Entry]:
         reader = SegmentReader()
         try:
             return [
@@ -366,6 +391,7 @@ class SegmentLog:
             if entries and entries[0].index <= self._index.last_index:
                 self._index.truncate(entries[0].index)
                 self._cache.truncate(entries[0].index)
+                self._tail.truncated(entries[0].index)
             for entry, place in zip(entries, places, strict=True):
                 self._index.append(place)
                 self._cache.add(entry.index, entry.payload)

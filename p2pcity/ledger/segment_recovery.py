@@ -110,7 +110,7 @@ def recover(
         if mended is not None:
             state.mended.append(mended)
         _check_header(state, header, sequence, first_index, path)
-        state.paths[sequence], state.first_index = path, first_index
+        state.paths[sequence], state.lowest = path, first_index
         previous = following.previous if following else None
         file = _File(sequence, buffer, previous, is_last)
         _take_file(state, file, record, mender, index_bytes)
@@ -326,6 +326,7 @@ def _take(state: Recovered, sequence: int, record: Record) -> None:
         if not state.hard_state.commit < record.index <= last:
             raise corrupt(state.directory, record.index, "a committed entry is truncated")
         state.index.truncate(record.index)
+        state.lowest = min(state.lowest, record.index)
         for gap in state.gaps:
             gap.truncate(record.index)
     elif kind == Kind.SYNC_MARK:
@@ -377,5 +378,8 @@ def _join(state: Recovered) -> None:
     )
     if is_held:
         state.index = index.behind(start)
+    elif start.index <= min(index.last_index, state.hard_state.commit):
+        what = f"another entry was committed at index {start.index} than where the base ends"
+        raise corrupt(state.directory, start.index, what)
     else:
         state.is_behind = True

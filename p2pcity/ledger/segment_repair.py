@@ -145,7 +145,7 @@ def _with_checksum(site: Site) -> Iterator[bytes]:
 def _with_one_bit(site: Site) -> Iterator[bytes]:
     """A short record with one bit flipped back, if it is no entry."""
     length = site.end - site.offset
-    if length > _BIT_SEARCH_BYTES_MAX:
+    if not records.RECORD_BYTES_MIN <= length <= _BIT_SEARCH_BYTES_MAX:
         return
     for changed in _bits_flipped(site.buffer[site.offset : site.end]):
         if changed[8] != Kind.ENTRY and _is_record(changed, site.previous):

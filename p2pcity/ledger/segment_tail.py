@@ -84,6 +84,10 @@ class SegmentTail:
         if self.is_marked and (is_full or self._index_writer.is_due(size)):
             self._index_writer.write(index, size, self.checksum, hard_state, network)
 
+    def truncated(self, index: int) -> None:
+        """What was appended replaces everything from `index` on."""
+        self._index_writer.truncated(index)
+
     def voted(self, vote: str | None) -> None:
         """A hard state with this vote was appended."""
         self._index_writer.voted(vote)

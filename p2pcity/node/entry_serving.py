@@ -62,13 +62,9 @@ class EntryServing:
         )
 
     def _read(self, index: int) -> list[Entry]:
-        last = self._raft_log.last_index
-        if not self._raft_log.first_index <= index <= last:
-            return []
-        end = min(last, index + ENTRIES_MAX - 1) + 1
         try:
-            entries = self._raft_log.entries(index, end, BLOCK_BYTES_MAX)
-        except Pruned:  # just now, behind that look
+            entries = self._raft_log.entries_from(index, ENTRIES_MAX, BLOCK_BYTES_MAX)
+        except Pruned:  # just now
             return []
         # Only in answers: a single entry may be larger than a block in the log.
-        return entries if len(entries[0].payload) <= BLOCK_BYTES_MAX else []
+        return entries if entries and len(entries[0].payload) <= BLOCK_BYTES_MAX else []

@@ -16,7 +16,7 @@ from p2pcity.ledger.segment_found import Recovered
 from p2pcity.ledger.segment_index_file import SUFFIX
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.ledger.segment_recovery import recover
-from p2pcity.wire.raft import HardState
+from p2pcity.wire.raft import Entry, HardState
 from tests.segment_case import ALL, NETWORK, create, flip, make_entry
 
 FILE_BYTES = 16_000
@@ -207,4 +207,35 @@ def test_those_of_files_that_were_pruned_go_too(directory: Path) -> None:
     assert not first.exists()
     assert log.first_index == 31
     assert log.entries(31, 41, ALL) == [make_entry(index) for index in range(31, 41)]
+    log.close()
+
+
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_none_hides_what_it_forgot_in_its_own_file(directory: Path, is_saved: bool) -> None:
+    """A file that begins with a truncation has entries from below its name.
+
+    Killed between a base and the removal of files, a log goes on from the base all the same.
+    """
+    log = create(directory, segment_bytes_max=900)
+    log.bind_network(NETWORK)
+    index = 0
+    while len(list(directory.glob("*.segment"))) < 2:
+        index += 1
+        log.save(HardState(1, "peer-a", max(0, index - 6)), [Entry(1, index, b"old")], True)
+    # The last of the first file and the first of the second are replaced.
+    entries = [Entry(2, index + at, b"new") for at in (-1, 0, 1)]
+    log.save(HardState(2, None, max(0, index - 7)), entries, True)
+    log.save(HardState(2, None, index + 1), [], True)
+    log.forget(index - 1)
+    start, last = log._index.start, index + 1
+    while len(list(directory.glob("*.segment"))) < 3:
+        last += 1
+        log.save(HardState(2, None, last - 1), [Entry(2, last, b"more" * 8)], True)
+    log._tail.file.close()
+    if not is_saved:
+        for path in saved_indexes(directory):
+            path.unlink()
+    log = SegmentLog.open(directory, segment_bytes_max=900, start=start)
+    assert (log.first_index, log.last_index) == (index, last)
+    assert log.entries(index, index + 2, ALL) == entries[1:]
     log.close()

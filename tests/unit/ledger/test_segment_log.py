@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import sys
 import threading
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from p2pcity.crypto.merkle import leaf_hash
 from p2pcity.errors import ConfigError, CorruptionError, P2PCityError, SyncFailedError
 from p2pcity.ledger import records
+from p2pcity.ledger.segment_index import Start
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.wire import block
 from p2pcity.wire.raft import Entry, HardState
@@ -242,4 +244,52 @@ def test_a_file_is_wholly_on_the_disk_before_the_next_one_is_made(
     assert synced[:2] == [str(third)] * 2
     assert synced[2].endswith(".new")
     assert len(synced) == 3
+    log.close()
+
+
+def test_what_is_asked_for_may_go_meanwhile(directory: Path) -> None:
+    """Another thread replaces the tail again and again: a reader gets what is there, or nothing."""
+    log = create(directory)
+    log.save(HardState(1, None, 0), [Entry(1, index, b"old") for index in range(1, 6)], True)
+    stop, failures, counts = threading.Event(), list[BaseException](), set[int]()
+
+    def read() -> None:
+        while not stop.is_set() and not failures:
+            try:
+                counts.add(len(log.entries_from(5, 100, ALL)))
+            except (P2PCityError, AssertionError) as error:
+                failures.append(error)
+
+    reader = threading.Thread(target=read)
+    switches_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    reader.start()
+    try:
+        for term in range(2, 1500):
+            many = [Entry(term, index, b"new") for index in range(6, 14)]
+            log.save(HardState(term, None, 0), [Entry(term, 5, b"new")], False)
+            log.save(HardState(term, None, 0), many, False)
+    finally:
+        sys.setswitchinterval(switches_s)
+        stop.set()
+        reader.join()
+    assert failures == []
+    assert counts >= {1, 9}
+    assert log.entries_from(5, 2, ALL) == [Entry(term, 5, b"new"), Entry(term, 6, b"new")]
+    assert log.entries_from(14, 2, ALL) == log.entries_from(0, 2, ALL) == []
+    log.close()
+
+
+def test_a_base_that_contradicts_what_was_committed_is_not_followed(directory: Path) -> None:
+    """Others gave it, but this log knows of another committed entry there: nobody goes on."""
+    log = create(directory)
+    log.save(HardState(2, None, 0), [Entry(1, 1, b"one"), Entry(2, 2, b"two")], True)
+    log.save(HardState(2, None, 2), [], True)
+    log.close()
+    before = last_file(directory).read_bytes()
+    with pytest.raises(CorruptionError, match="another entry was committed at index 2"):
+        SegmentLog.open(directory, start=Start(2, 3), may_begin_anew=True)
+    assert last_file(directory).read_bytes() == before
+    log = SegmentLog.open(directory, start=Start(3, 3), may_begin_anew=True)
+    assert (log.first_index, log.last_index) == (4, 3)
     log.close()

@@ -224,3 +224,29 @@ def test_records_inside_of_an_event_are_never_taken_for_the_log(tmp_path: Path) 
     log = open_mending(directory, {1: [Entry(1, 1, payload)]})
     assert log.entries(1, 3, ALL) == [Entry(1, 1, payload), Entry(1, 2, b"true")]
     log.close()
+
+
+def test_a_file_that_is_cut_short_before_the_last_one_is_named(tmp_path: Path) -> None:
+    """Wherever in a record it ends: the log is refused, or opens with what is missing."""
+    directory = tmp_path / "log"
+    log = create(directory, segment_bytes_max=2000)
+    log.bind_network(NETWORK)
+    for index in range(1, 12):
+        log.save(HardState(1, None, index - 1), [Entry(1, index, b"entry")], True)
+    log.close()
+    first = min(directory.glob("*.segment"))
+    data = first.read_bytes()
+    [*_, before, last] = record_places(data)
+    refused = 0
+    for size in range(before.offset + 1, last.offset + last.length):
+        first.write_bytes(data[:size])
+        for path in directory.glob("*.index"):
+            path.unlink()
+        try:
+            opened = open_mending(directory)
+        except CorruptionError:
+            refused += 1
+        else:
+            assert opened.holes or opened.mended
+            opened.close()
+    assert refused

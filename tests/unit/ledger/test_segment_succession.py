@@ -72,3 +72,36 @@ def test_nor_where_a_vote_may_be_lost(tmp_path: Path) -> None:
     assert not log.is_vote_known
     assert not supersede(log, Entry(2, log.holes[0][0], b""))
     log.close()
+
+
+def test_nothing_behind_it_is_in_doubt_any_more(tmp_path: Path) -> None:
+    """A vote was destroyed, and with it perhaps a truncation: that is over with the entries."""
+    directory = tmp_path / "log"
+    log = create(directory)
+    log.bind_network(NETWORK)
+    log.save(HardState(1, "peer-a", 0), [make_entry(index) for index in (1, 2, 3)], True)
+    log.save(HardState(2, "peer-b", 3), [make_entry(index, 2) for index in (4, 5)], True)
+    start = last_file(directory).stat().st_size
+    log.save(HardState(3, "peer-a", 3), [], True)
+    end = last_file(directory).stat().st_size
+    log.save(HardState(4, "peer-b", 3), [], True)
+    log.close()
+    file = last_file(directory)
+    data = file.read_bytes()
+    file.write_bytes(data[: start + 9] + bytes(end - start - 60) + data[end - 51 :])
+    others = {index: [make_entry(index, 5)] for index in (4, 5)}
+    log = SegmentLog.open(directory, mender=Mender(NETWORK, others, {4: 5, 5: 5}))
+    assert list(log.holes) == [(4, 5)]
+    assert log.is_vote_known
+    entry = make_entry(4, 5)
+    assert supersede(log, entry)
+    for _ in range(2):
+        assert not log.holes
+        assert log.term(4) == 5
+        assert log.entries(1, 5, ALL) == [*map(make_entry, (1, 2, 3)), entry]
+        log.save(None, [make_entry(5, 5)], True)
+        assert log.entries(5, 6, ALL) == [make_entry(5, 5)]
+        log.close()
+        log = SegmentLog.open(directory, mender=Mender(NETWORK))
+        log.save(None, [entry], True)
+    log.close()
