@@ -15,7 +15,8 @@ class Planted:
 
     `story` is the story of the core that is told otherwise while the bug is there; `seeds` is
     within how many seeds of the simulator, from 0 on, one fails (about three times what it took
-    when it was measured); `scene` is a scenario of whole nodes that fails. One of them at least.
+    when it was measured), with the kinds of fault `kinds` alone where they are named; `scene` is
+    a scenario of whole nodes that fails. One of them at least.
     """
 
     what: str
@@ -23,3 +24,4 @@ class Planted:
     seeds: int | None = None
     story: str = ""
     scene: Callable[[], None] | None = None
+    kinds: tuple[str, ...] = ()

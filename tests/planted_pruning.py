@@ -65,12 +65,21 @@ PRUNING: Final[dict[str, Planted]] = {
         scene=resubmit_what_was_pruned,
     ),
     "vote-pruned": Planted(
-        "the vote goes with the files that are removed", _vote_goes_with_the_files, 15
+        "the vote goes with the files that are removed",
+        _vote_goes_with_the_files,
+        30,
+        kinds=("pruned", "crash", "campaign", "halves", "isolation", "loss"),
     ),
     "base-before-records": Planted(
-        "a base is in force before its records are on the disk", _records_not_synced, 15
+        "a base is in force before its records are on the disk",
+        _records_not_synced,
+        3,
+        kinds=("pruned", "power loss", "power loss of all"),
     ),
     "fetched-records-believed": Planted(
-        "records that an earlier run fetched are not checked again", _fetched_records_believed, 15
+        "records that an earlier run fetched are not checked again",
+        _fetched_records_believed,
+        3,
+        kinds=("behind the base", "crash while fetching a base", "power loss"),
     ),
 }
