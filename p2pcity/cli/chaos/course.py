@@ -217,10 +217,7 @@ class Course:
                     time.sleep(min(left_s, _LOOK_S) if is_looking else left_s)
                     self._end_early(plan, acting, site)
                 if is_begin:
-                    self._say(
-                        f"{plan[at].nemesis} for {plan[at].lasts_s:.1f} s ({plan[at].target}); "
-                        f"{recorder.acknowledged:,} acknowledged"
-                    )
+                    self._say(f"{_says(plan[at])}; {recorder.acknowledged:,} acknowledged")
                     logged = _count_logged(site, plan[at].until)
                     acting[at] = _Begun([], time.monotonic_ns(), logged)
                     self._begin(plan[at], site, at, acting[at].acts)
@@ -356,6 +353,12 @@ def events_in(log: Path) -> Counter[str]:
             with contextlib.suppress(ValueError):
                 found[str(json.loads(line).get("event"))] += 1
     return found
+
+
+def _says(strike: Strike) -> str:
+    whom = f"{strike.size} nodes" if strike.size > 1 else strike.target
+    most = "at most " if strike.until else ""
+    return f"{strike.nemesis} for {most}{strike.lasts_s:.1f} s ({whom})"
 
 
 def _count_logged(site: Site, event: str) -> int:

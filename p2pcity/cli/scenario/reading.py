@@ -196,7 +196,8 @@ def parse(file: Path, document: Mapping[str, Any]) -> Scenario:
         spares=spares,
         writers=load.whole("writers", 1, 64, 6) or 0,
         batch=load.whole("batch", 1, 256, 16) or 0,
-        rate=load.whole("rate", 1, 100_000, None) or 0,
+        # With less, too few are acknowledged before the first fault for a run to show something.
+        rate=load.whole("rate", 5, 100_000, None) or 0,
         lasts_s=lasts_s,
     )
     faults = tuple(
