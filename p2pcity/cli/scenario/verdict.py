@@ -111,7 +111,7 @@ def _struck(scenario: Scenario, outcome: Outcome) -> Iterator[Line]:
     for number, fault in enumerate(scenario.faults):
         met = outcome.met.get(number, Met())
         least = 1 if fault.strike.nemesis in _AS_ONE else max(1, len(met.nodes))
-        nodes = ", ".join(met.nodes) or "nobody of that kind was there"
+        nodes = ", ".join(met.nodes) or "there were too few to strike"
         seen = nodes if met.struck >= least else f"{nodes}: struck {met.struck} times"
         yield _line(f"fault {number + 1} struck", _says(fault), seen, met.struck >= least)
 
