@@ -16,6 +16,7 @@ SHOWN_ELSEWHERE: Final = {
     "raft-recover": "test_recover.py",
     "testnet-chaos": "test_chaos_run.py",
     "testnet-chaos-check": "test_chaos_run.py",
+    "testnet-scenario": "test_scenario_files.py",
 }
 """Names whose documents other tests make, and check here."""
 _LINE: Final = "StoredEvent"

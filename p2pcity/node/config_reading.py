@@ -65,8 +65,22 @@ def load(
     if values["http.socket"] is None:
         values["http.socket"] = default_socket(file, values["node.name"])
     config = _build(values)
-    _check_together(config, file)
+    _check_together(config, str(file or "settings"))
     return Loaded(config, sources, file)
+
+
+def check_settings(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return settings (`section.name`) that a file would have over the defaults.
+
+    Raises ConfigError that begins with `where` for what is unknown, or wrong alone or together.
+    """
+    found = {}
+    for path, value in settings.items():
+        if path not in KEYS:
+            raise _unknown(f"{where}: setting {path}", path, list(KEYS))
+        found[path] = _check(KEYS[path], value, f"{where}: {path}")
+    _check_together(_build({**{path: row.default for path, row in KEYS.items()}, **found}), where)
+    return found
 
 
 def _build(values: Mapping[str, Any]) -> Config:
@@ -207,8 +221,7 @@ def _unknown(what: str, name: str, known: list[str]) -> ConfigError:
     return ConfigError(f"{what} is unknown", remedy=hint)
 
 
-def _check_together(config: Config, file: Path | None) -> None:
-    where = str(file or "settings")
+def _check_together(config: Config, where: str) -> None:
     heartbeat_ms, election_ms = config.raft.times_ms
     if election_ms < 5 * heartbeat_ms:
         raise ConfigError(

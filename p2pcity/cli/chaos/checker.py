@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from p2pcity.cli.chaos.history import LedgerCopy, Operation, Placed, is_equal
+from p2pcity.cli.chaos.history import LedgerCopy, Operation, Placed, fullest, is_equal
 
 APPLIED: Final = "applied"
 _SENDS: Final = ("submit", "accept")
@@ -84,8 +84,12 @@ def check(operations: Sequence[Operation], ledgers: Sequence[LedgerCopy]) -> Fin
     if not is_equal(ledgers):
         tips = ", ".join(f"{copy.node} {copy.height} {copy.hashes[-1][:12]}" for copy in ledgers)
         findings.add("unequal", f"the nodes hold different ledgers: {tips}")
-    _check_ledger(ledgers[0], findings.add)
-    ledger = _Ledger(ledgers[0])
+    copy = fullest(ledgers)
+    if copy.first > 1:
+        findings.add("unequal", f"nobody keeps the blocks below {copy.first}: they were pruned")
+        return findings
+    _check_ledger(copy, findings.add)
+    ledger = _Ledger(copy)
     sent = _first_calls(operations)
     _check_origin(ledger, operations, sent, findings.add)
     for operation in operations:

@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -97,20 +97,29 @@ class Clients:
         batch: int,
         writers: int = 6,
         pause_s: float = 0.02,
+        rate: float = 0.0,
+        shunned: Collection[str] = (),
     ) -> None:
+        """Make them; `shunned` are nodes that they leave alone, and may change at any time.
+
+        The writers together send at most `rate` transactions a second; 0: as they are answered.
+        """
+        self.network = network
         self.recorder = recorder
+        self.pace_s = writers / rate if rate else 0.0
+        self._shunned = shunned
         self.batches = (1, 1, max(1, batch // 4), batch)
-        self.readers = [Reader(self, network, f"{seed} stream {i}", 200 + i) for i in range(2)]
+        self.readers = [Reader(self, f"{seed} stream {i}", 200 + i) for i in range(2)]
         self._stopping = threading.Event()
         self._failures: list[BaseException] = []
         self.known: deque[Carried] = deque(maxlen=_KNOWN_MAX)
         turns: list[tuple[Callable[[], None], float]] = []
         for number in range(writers):
-            turns.append((Writer(self, network, f"{seed} writer {number}", number).turn, pause_s))
+            turns.append((Writer(self, f"{seed} writer {number}", number).turn, pause_s))
         for number in range(4):
-            looker = Looker(self, network, f"{seed} looker {number}", 100 + number)
+            looker = Looker(self, f"{seed} looker {number}", 100 + number)
             turns.append((looker.query, 0.1) if number == 0 else (looker.read, 0.02))
-        looker = Looker(self, network, f"{seed} looker", 150)
+        looker = Looker(self, f"{seed} looker", 150)
         turns.append((looker.look, 0.05))
         turns += [(reader.turn, 0.05) for reader in self.readers]
         self._threads = [
@@ -137,6 +146,11 @@ class Clients:
         said = [f"a client failed: {type(e).__name__}: {e}" for e in self._failures]
         return said + [f"{hanging} clients do not end"] * (hanging > 0)
 
+    def choose(self, chance: random.Random) -> str:
+        """The name of a node to ask."""
+        names = [node.name for node in self.network.nodes]
+        return chance.choice([name for name in names if name not in self._shunned] or names)
+
     @property
     def is_stopping(self) -> bool:
         """Whether the clients are to end."""
@@ -159,16 +173,15 @@ class Clients:
 class _Client:
     """What all kinds of client have: a choice of nodes, and a connection to each."""
 
-    def __init__(self, clients: Clients, network: LocalNetwork, seed: str, process: int) -> None:
+    def __init__(self, clients: Clients, seed: str, process: int) -> None:
         self._clients = clients
-        self._network = network
+        self._network = clients.network
         self._process = process
         self._random = random.Random(seed)
-        self._names = [node.name for node in network.nodes]
         self._connections: dict[str, Client] = {}
 
     def _choose(self) -> tuple[str, Client]:
-        name = self._random.choice(self._names)
+        name = self._clients.choose(self._random)
         if name not in self._connections:
             self._connections[name] = self._network.client(name, ANSWER_S)
         return name, self._connections[name]
@@ -184,12 +197,20 @@ class _Client:
 class Writer(_Client):
     """Sends transactions, each until it is acknowledged, and now and then something odd."""
 
-    def __init__(self, clients: Clients, network: LocalNetwork, seed: str, process: int) -> None:
-        super().__init__(clients, network, seed, process)
-        self._key = network.author_key(AUTHOR)
+    def __init__(self, clients: Clients, seed: str, process: int) -> None:
+        super().__init__(clients, seed, process)
+        self._key = self._network.author_key(AUTHOR)
+        self._due_s = 0.0
 
     def turn(self) -> None:
-        """Send one transaction or a few."""
+        """Send one transaction or a few, once it is time for them."""
+        self._clients.pause(max(0.0, self._due_s - time.monotonic()))
+        begun_s = time.monotonic()
+        # What was late by more than a moment is not made up for.
+        self._due_s = max(self._due_s, begun_s - 1.0) + self._send_some() * self._clients.pace_s
+
+    def _send_some(self) -> int:
+        """Send one transaction or a few; how many."""
         dice = self._random.random()
         known = self._clients.known
         if dice < 0.04 and known:
@@ -206,6 +227,8 @@ class Writer(_Client):
         else:
             count = self._random.choice(self._clients.batches)
             self._send_until_told([self._sign() for _ in range(count)], "submit")
+            return count
+        return 1
 
     def _sign(self, event: Event | None = None) -> Carried:
         if event is None:
@@ -368,7 +391,7 @@ class Reader(_Client):
         return self.count == count
 
     def _follow(self, events_max: int, until_s: float | None) -> None:
-        name = self._random.choice(self._names)
+        name = self._clients.choose(self._random)
         got: list[EventPlace] = []
         called_ns = time.monotonic_ns()
         leave_s = until_s or time.monotonic() + self._random.uniform(0.5, 4.0)

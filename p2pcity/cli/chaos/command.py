@@ -1,19 +1,16 @@
 """`p2pcity testnet chaos`: try to break a local network."""
 
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import click
 
 from p2pcity.cli import exit_codes
-from p2pcity.cli.chaos.plan import NEMESES, draw
+from p2pcity.cli.chaos.plan import NEMESES, Trial, draw
 from p2pcity.cli.duration import Duration
 from p2pcity.cli.output import json_option, print_json
-from p2pcity.cli.testnet import signals
 from p2pcity.errors import ConfigError
 
 
@@ -86,38 +83,23 @@ def chaos(
     if checked is not None:
         return _check_again(checked, is_json)
 
-    from p2pcity.cli.chaos import cables
-    from p2pcity.cli.chaos.course import Course
+    from p2pcity.cli.chaos.course import Outcome
     from p2pcity.cli.chaos.report import make_report, print_report
+    from p2pcity.cli.chaos.running import run
 
     def say(text: str) -> None:
         print(text, file=sys.stderr if is_json else sys.stdout, flush=True)
 
     names = _choose(nemesis, say)
     plan = draw(seed, names, seconds)
-    home = directory or Path(tempfile.mkdtemp(prefix="p2pcity-chaos-"))
-    is_kept = True
-    reason = cables.why_not()
-    say("cuts " + (f"hold bytes; to lose packets {reason}" if reason else "lose packets"))
-    with signals.ending(), nullcontext() if reason else cables.own_namespace():
-        try:
-            course = Course(
-                home,
-                nodes=nodes,
-                seed=seed,
-                plan=plan,
-                names=names,
-                batch=batch,
-                say=say,
-                is_cabled=not reason,
-            )
-            report = make_report(course.run(), names, seed, nodes, is_cabled=not reason)
-            is_kept = directory is not None or not report["is_ok"]
-        finally:
-            if is_kept:
-                say(f"nodes, history and ledgers are in {home}")
-            else:
-                shutil.rmtree(home, ignore_errors=True)
+    trial = Trial(
+        seed=seed, plan=plan, names=names, orderers=nodes, batch=batch, strikes_again=True
+    )
+
+    def judge(outcome: Outcome, is_cabled: bool) -> dict[str, Any]:
+        return make_report(outcome, names, seed, nodes, is_cabled=is_cabled)
+
+    report = run(trial, directory, judge, say)
     if is_json:
         print_json("testnet-chaos", report)
     else:

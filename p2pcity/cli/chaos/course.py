@@ -1,5 +1,6 @@
 """One run: calm, then faults from the plan, then calm again; and what came of it."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -7,20 +8,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from p2pcity.cli.chaos import ledgers, members, nemeses, relayed_network
+from p2pcity.cli.chaos import ledgers, members, nemeses, operations, relayed_network
 from p2pcity.cli.chaos.cables import Cables
 from p2pcity.cli.chaos.checker import Findings, check
 from p2pcity.cli.chaos.clients import Clients, Recorder
 from p2pcity.cli.chaos.history import LedgerCopy, Operation, write_ledgers
-from p2pcity.cli.chaos.plan import Strike, draw_again
+from p2pcity.cli.chaos.plan import Strike, Trial, draw_again
 from p2pcity.cli.chaos.site import Acting, Site, wait
 from p2pcity.cli.chaos.wires import Wires
 from p2pcity.cli.demo.watching import Watcher
 from p2pcity.cli.testnet.local_network import LocalNetwork
+from p2pcity.cli.testnet.local_node import LocalNode
+from p2pcity.errors import Unavailable
 
 HISTORY_FILE: Final = "history.ndjson"
 LEDGERS_FILE: Final = "ledgers.ndjson"
@@ -31,6 +34,7 @@ READS_MIN: Final = 20
 _CALM_S: Final = 60.0
 _EQUAL_S: Final = 90.0
 _CHECK_S: Final = 600.0
+_LOOK_S: Final = 0.5
 _AGAIN_MAX: Final = 3
 # What a node may write as an error when it met such a fault; everything else is a bug.
 _MAY_SAY: Final = {
@@ -40,6 +44,14 @@ _MAY_SAY: Final = {
 }
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """What a strike of a stated size met: these nodes, and how often it struck them."""
+
+    nodes: tuple[str, ...] = ()
+    struck: int = 0
 
 
 @dataclass(slots=True)
@@ -53,88 +65,121 @@ class Outcome:
     """What else went wrong: a node that did not end, an error in a log, an unsound directory."""
     strikes: int = 0
     struck: Counter[str] = field(default_factory=Counter)
+    met: dict[int, Met] = field(default_factory=dict)
+    """By the number of the strike in the plan, for those of a stated size."""
     spans_ns: list[tuple[int, int]] = field(default_factory=list)
     """When faults were under way."""
     began_ns: int = 0
     mended_ns: int = 0
+    ready_ns: int = 0
+    """When all nodes were ready again; 0: they were not in time."""
     ended_ns: int = 0
     resumed: int = 0
+    logged: dict[str, Counter[str]] = field(default_factory=dict)
+    """How often each event stands in each node's log."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A strike under way, and how often the event that ends it was logged before it."""
+
+    acts: list[Acting]
+    began_ns: int
+    logged: int
 
 
 class Course:
-    """Runs a plan on a network of relayed nodes in `directory`; `run` once.
+    """Runs a trial on a network of relayed nodes in `directory`; `run` once.
 
     With `is_cabled` the caller is in a network namespace of its own, where cuts lose packets.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        nodes: int,
-        seed: int,
-        plan: Sequence[Strike],
-        names: Sequence[str],
-        batch: int,
-        say: Say,
-        is_cabled: bool,
-    ) -> None:
+    def __init__(self, directory: Path, trial: Trial, *, say: Say, is_cabled: bool) -> None:
         self._directory = directory
-        self._nodes = tuple(f"node{number}" for number in range(1, nodes + 1))
-        self._seed = seed
-        self._plan = plan
-        self._names = names
-        self._batch = batch
+        self._trial = trial
+        self._names = trial.names
         self._say = say
         self._is_cabled = is_cabled
         self._outcome = Outcome()
 
     def run(self) -> Outcome:
         """Take the course; the processes and relays are gone when it returns or raises."""
+        trial = self._trial
         with ExitStack() as stack:
-            cables = Cables(self._nodes) if self._is_cabled else None
+            cables = Cables(trial.nodes) if self._is_cabled else None
             if cables is not None:
                 cables.lay()
-            wires = stack.enter_context(Wires(self._nodes, self._seed, cables=cables))
-            settings = {}
+            wires = stack.enter_context(Wires(trial.nodes, trial.seed, cables=cables))
+            settings = dict(trial.settings)
             if "disk-full" in self._names:
                 settings["ledger.disk_free_bytes_min"] = nemeses.DISK_FREE_BYTES_MIN
-            network = relayed_network.make(self._directory, wires, settings=settings)
+            network = relayed_network.make(
+                self._directory,
+                wires,
+                observers=trial.observers,
+                spares=trial.spares,
+                settings=settings,
+                own_settings=trial.own_settings,
+            )
             nemeses.prepare(network, self._names, stack)
+            first = len(trial.nodes) - trial.spares
+            spares, network.nodes = network.nodes[first:], network.nodes[:first]
             stack.enter_context(network)
-            self._take(network, wires)
-        self._check_stopped(network)
+            site = Site(network, wires, Watcher(network), spares=spares)
+            self._take(site)
+        self._check_stopped([*network.nodes, *site.removed])
         self._outcome.findings = check(self._outcome.operations, self._outcome.ledgers)
         return self._outcome
 
-    def _take(self, network: LocalNetwork, wires: Wires) -> None:
-        outcome = self._outcome
+    def _take(self, site: Site) -> None:
+        outcome, network, trial = self._outcome, site.network, self._trial
         network.start()
         network.wait_ready()
-        watcher = Watcher(network)
-        watcher.start({})
+        site.watcher.start({})
         recorder = Recorder(network.directory / HISTORY_FILE)
-        clients = Clients(network, recorder, seed=self._seed, batch=self._batch)
+        clients = Clients(
+            network,
+            recorder,
+            seed=trial.seed,
+            batch=trial.batch,
+            writers=trial.writers,
+            rate=trial.rate,
+            shunned=site.shunned,
+        )
         try:
             with clients:
-                self._say(f"{len(self._nodes)} nodes are ready; the clients begin")
+                self._say(f"{len(network.nodes)} nodes are ready; the clients begin")
                 self._wait_calm(recorder, "before the first fault")
-                site = Site(network, wires, watcher)
                 self._strike(site, recorder)
-                wires.mend()
-                outcome.mended_ns = time.monotonic_ns()
-                self._say("all faults are over")
-                site.wait_ready(self._nodes, _CALM_S)
-                outcome.problems += site.findings
-                self._promote(site)
-                self._wait_calm(recorder, "after the last fault")
+                is_well = self._mend(site)
+                if is_well:
+                    over_s = outcome.began_ns / 1e9 + trial.lasts_s
+                    time.sleep(max(0.0, over_s - time.monotonic()))
+                    self._wait_calm(recorder, "after the last fault")
                 outcome.problems += clients.stop()
-            self._finish(network, clients)
+            if is_well:
+                self._finish(network, clients)
+            self._stop(network)
         finally:
-            watcher.stop()
+            site.watcher.stop()
             recorder.close()
             outcome.operations = recorder.operations
             outcome.ended_ns = time.monotonic_ns()
+
+    def _mend(self, site: Site) -> bool:
+        """End what is not over yet, and wait until all nodes are ready; whether they are."""
+        site.wires.mend()
+        self._outcome.mended_ns = time.monotonic_ns()
+        self._say("all faults are over")
+        try:
+            site.wait_ready([node.name for node in site.network.nodes], _CALM_S)
+        except Unavailable as error:
+            self._outcome.problems += [*site.findings, str(error)]
+            return False
+        self._outcome.ready_ns = time.monotonic_ns()
+        self._outcome.problems += site.findings
+        self._promote(site)
+        return True
 
     def _wait_calm(self, recorder: Recorder, when: str) -> None:
         wanted = recorder.acknowledged + CALM_ACKNOWLEDGED
@@ -149,10 +194,10 @@ class Course:
     def _strike(self, site: Site, recorder: Recorder) -> None:
         """Carry out the plan, and let what met nothing strike again, a few times at most."""
         self._outcome.began_ns = time.monotonic_ns()
-        self._carry_out(self._plan, site, recorder)
-        for turn in range(_AGAIN_MAX):
+        self._carry_out(self._trial.plan, site, recorder)
+        for turn in range(_AGAIN_MAX if self._trial.strikes_again else 0):
             missing = [name for name in self._names if not self._outcome.struck[name]]
-            self._carry_out(draw_again(self._seed, missing, turn), site, recorder)
+            self._carry_out(draw_again(self._trial.seed, missing, turn), site, recorder)
 
     def _carry_out(self, plan: Sequence[Strike], site: Site, recorder: Recorder) -> None:
         """Begin and end each strike at its time; whatever happens, all are ended."""
@@ -161,52 +206,68 @@ class Course:
             [(strike.at_s, 1, at) for at, strike in enumerate(plan)]
             + [(strike.at_s + strike.lasts_s, 0, at) for at, strike in enumerate(plan)]
         )
-        acting: dict[int, tuple[Acting, int]] = {}
+        acting: dict[int, _Begun] = {}
         try:
             for at_s, is_begin, at in moments:
-                time.sleep(max(0.0, start_s + at_s - time.monotonic()))
+                while is_begin or at in acting:
+                    left_s = start_s + at_s - time.monotonic()
+                    if left_s <= 0:
+                        break
+                    is_looking = any(plan[other].until for other in acting)
+                    time.sleep(min(left_s, _LOOK_S) if is_looking else left_s)
+                    self._end_early(plan, acting, site)
                 if is_begin:
-                    self._begin(plan[at], site, at, acting, recorder)
+                    self._say(f"{_says(plan[at])}; {recorder.acknowledged:,} acknowledged")
+                    logged = _count_logged(site, plan[at].until)
+                    acting[at] = _Begun([], time.monotonic_ns(), logged)
+                    self._begin(plan[at], site, at, acting[at].acts)
                 elif at in acting:
-                    self._end(plan[at], *acting.pop(at))
+                    self._end(plan[at], at, acting.pop(at))
         finally:
             for at, begun in acting.items():
-                self._end(plan[at], *begun)
+                self._end(plan[at], at, begun)
 
-    def _begin(
-        self,
-        strike: Strike,
-        site: Site,
-        at: int,
-        acting: dict[int, tuple[Acting, int]],
-        recorder: Recorder,
-    ) -> None:
-        act = nemeses.ACTS[strike.nemesis](site, strike)
-        self._say(
-            f"{strike.nemesis} for {strike.lasts_s:.1f} s ({strike.target}); "
-            f"{recorder.acknowledged:,} acknowledged"
-        )
+    def _end_early(self, plan: Sequence[Strike], acting: dict[int, _Begun], site: Site) -> None:
+        """End the strikes whose event was logged since they began."""
+        for at in [at for at in acting if plan[at].until]:
+            if _count_logged(site, plan[at].until) > acting[at].logged:
+                self._say(f"{plan[at].until} is logged: {plan[at].nemesis} ends")
+                self._end(plan[at], at, acting.pop(at))
+
+    def _begin(self, strike: Strike, site: Site, at: int, acts: list[Acting]) -> None:
         self._outcome.strikes += 1
-        began_ns = time.monotonic_ns()
-        try:
-            next(act)
-        except StopIteration:
-            # There was nobody to strike.
-            return
-        acting[at] = act, began_ns
+        strikes = [strike]
+        if strike.size:
+            nodes = site.find(strike)
+            self._outcome.met[at] = Met(nodes)
+            groups = [nodes] if strike.nemesis in nemeses.TOGETHER else [(name,) for name in nodes]
+            strikes = [replace(strike, nodes=group) for group in groups if group]
+        for one in strikes:
+            act = _ACTS[one.nemesis](site, one)
+            try:
+                next(act)
+            except StopIteration:
+                # There was nobody to strike.
+                continue
+            acts.append(act)
 
-    def _end(self, strike: Strike, act: Acting, began_ns: int) -> None:
-        try:
-            next(act)
-        except StopIteration as ended:
-            self._outcome.struck[strike.nemesis] += ended.value
-            if ended.value:
-                self._outcome.spans_ns.append((began_ns, time.monotonic_ns()))
+    def _end(self, strike: Strike, at: int, begun: _Begun) -> None:
+        struck = 0
+        for act in begun.acts:
+            try:
+                next(act)
+            except StopIteration as ended:
+                struck += ended.value
+        self._outcome.struck[strike.nemesis] += struck
+        if struck:
+            self._outcome.spans_ns.append((begun.began_ns, time.monotonic_ns()))
+        if at in self._outcome.met:
+            self._outcome.met[at] = replace(self._outcome.met[at], struck=struck)
 
     def _promote(self, site: Site) -> None:
         """Let all vote again who were demoted, by a change that came late too."""
         if "members" in self._names:
-            site.demoted.update(self._nodes)
+            site.demoted.update(node.name for node in site.network.nodes if node.role == "orderer")
 
         def do_all_vote() -> bool:
             for name in sorted(site.demoted):
@@ -220,7 +281,7 @@ class Course:
     # -- afterwards --------------------------------------------------------------------------
 
     def _finish(self, network: LocalNetwork, clients: Clients) -> None:
-        """Let all nodes come to the same ledger, read them to the end, and stop them."""
+        """Let all nodes come to the same ledger, and read them to the end."""
         outcome = self._outcome
         if not wait(lambda: _are_equal(network), _EQUAL_S):
             outcome.problems.append(
@@ -234,15 +295,18 @@ class Course:
             if not reader.finish(events, time.monotonic() + _CALM_S):
                 outcome.problems.append(f"a stream brought {reader.count} of {events} events")
             outcome.resumed += reader.resumed
-        late = network.stop()
+
+    def _stop(self, network: LocalNetwork) -> None:
+        outcome, late = self._outcome, network.stop()
         outcome.problems += [f"{name} did not end by itself when told to" for name in late]
         for node in network.nodes:
             if node.exit_code:
                 outcome.problems.append(f"{node.name} ended with exit code {node.exit_code}")
 
-    def _check_stopped(self, network: LocalNetwork) -> None:
+    def _check_stopped(self, nodes: Sequence[LocalNode]) -> None:
         """Read the logs for bugs, and let `p2pcity check` judge every data directory."""
-        for node in network.nodes:
+        for node in nodes:
+            self._outcome.logged[node.name] = events_in(node.log_file)
             self._outcome.problems += [
                 f"{node.name} wrote: {line}" for line in errors_in(node.log_file, self._names)
             ]
@@ -280,6 +344,29 @@ def errors_in(log: Path, names: Sequence[str]) -> list[str]:
     return found[:3]
 
 
+def events_in(log: Path) -> Counter[str]:
+    """How often each event stands in a log of JSON."""
+    found: Counter[str] = Counter()
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.startswith("{"):
+            # A node that was killed in the middle of a line.
+            with contextlib.suppress(ValueError):
+                found[str(json.loads(line).get("event"))] += 1
+    return found
+
+
+def _says(strike: Strike) -> str:
+    whom = f"{strike.size} nodes" if strike.size > 1 else strike.target
+    most = "at most " if strike.until else ""
+    return f"{strike.nemesis} for {most}{strike.lasts_s:.1f} s ({whom})"
+
+
+def _count_logged(site: Site, event: str) -> int:
+    """How often all nodes have logged an event so far."""
+    return sum(events_in(node.log_file)[event] for node in site.network.nodes) if event else 0
+
+
+_ACTS: Final = {**nemeses.ACTS, **operations.ACTS}
 _P2PCITY: Final = (sys.executable, "-m", "p2pcity")
 
 

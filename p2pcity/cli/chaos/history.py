@@ -6,7 +6,7 @@ operation that never returned, or whose answer leaves open what became of it, is
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -93,6 +93,8 @@ class LedgerCopy:
     `hashes` are the blocks' by height, the genesis first; `transactions` are in the ledger's
     order, dropped ones included; `events` are (cursor, transaction id, event id); `changes` are
     the heights of blocks with a change of who orders, which is a leaf behind its transactions.
+    `first` is the lowest block that the node keeps; there is nothing of those below it but the
+    genesis, and their hashes are empty.
     """
 
     node: str
@@ -100,11 +102,22 @@ class LedgerCopy:
     transactions: tuple[Placed, ...]
     events: tuple[tuple[str, str, str], ...]
     changes: tuple[int, ...] = ()
+    first: int = 1
 
     @property
     def height(self) -> int:
         """The height of the last block."""
         return len(self.hashes) - 1
+
+    def since(self, height: int) -> tuple[object, ...]:
+        """All that it holds from a height on, to be compared with another's."""
+        return (
+            len(self.hashes),
+            self.hashes[height:],
+            tuple(item for item in self.transactions if item.height >= height),
+            tuple(item for item in self.events if int(item[0].partition(".")[0]) >= height),
+            tuple(item for item in self.changes if item >= height),
+        )
 
 
 def read(file: Path) -> list[Operation]:
@@ -141,6 +154,7 @@ def write_ledgers(file: Path, ledgers: Sequence[LedgerCopy]) -> None:
                 "transactions": transactions,
                 "events": ledger.events,
                 "changes": ledger.changes,
+                "first": ledger.first,
             }
         )
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -162,6 +176,7 @@ def read_ledgers(file: Path) -> list[LedgerCopy]:
                     tuple(Placed(*row) for row in item["transactions"]),
                     tuple((cursor, id_, name) for cursor, id_, name in item["events"]),
                     tuple(item["changes"]),
+                    item["first"],
                 )
             found[copy.node] = copy
     except OSError as error:
@@ -175,11 +190,21 @@ def read_ledgers(file: Path) -> list[LedgerCopy]:
 
 
 def _content(ledger: LedgerCopy) -> tuple[object, ...]:
-    return ledger.hashes, ledger.transactions, ledger.events, ledger.changes
+    return ledger.first, ledger.hashes, ledger.transactions, ledger.events, ledger.changes
 
 
-def is_equal(ledgers: Iterable[LedgerCopy]) -> bool:
-    """Whether all nodes hold the same."""
-    copies = iter(ledgers)
-    first = next(copies, None)
-    return first is None or all(_content(copy) == _content(first) for copy in copies)
+def fullest(ledgers: Sequence[LedgerCopy]) -> LedgerCopy:
+    """The first of those that keep the most blocks."""
+    return min(ledgers, key=lambda copy: copy.first)
+
+
+def is_equal(ledgers: Sequence[LedgerCopy]) -> bool:
+    """Whether all nodes hold the same, as far down as each keeps it."""
+    if not ledgers:
+        return True
+    full = fullest(ledgers)
+    return all(
+        _content(copy) == _content(full)
+        or (copy.hashes[0] == full.hashes[0] and copy.since(copy.first) == full.since(copy.first))
+        for copy in ledgers
+    )

@@ -1,16 +1,19 @@
 """Reads the whole ledger of every node through its API, block by block and event by event."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from p2pcity.api.client import Params
+from p2pcity.api.client import Client, Params
 from p2pcity.cli.chaos.history import LedgerCopy, Placed
 from p2pcity.cli.testnet.local_network import LocalNetwork
 from p2pcity.cli.testnet.local_node import LocalNode
 
 _PAGE: Final = 1000
 _ANSWER_S: Final = 60.0
+_SETTLED_S: Final = 30.0
+_POLL_S: Final = 0.2
 
 
 def read_all(network: LocalNetwork) -> list[LedgerCopy]:
@@ -20,15 +23,16 @@ def read_all(network: LocalNetwork) -> list[LedgerCopy]:
 
 
 def _read(node: LocalNode) -> LedgerCopy:
-    hashes: list[str] = []
     transactions: list[Placed] = []
     events: list[tuple[str, str, str]] = []
     changes: list[int] = []
     with node.client(_ANSWER_S) as client:
-        height = client.get_json("/v1/blocks/latest")["height"]
-        for number in range(height + 1):
+        latest = client.get_json("/v1/blocks/latest")
+        hashes = [""] * latest["height"] + [latest["hash"]]
+        first = _first_height(client)
+        for number in (0, *range(first, len(hashes))):
             block = client.get_json(f"/v1/blocks/{number}")
-            hashes.append(block["hash"])
+            hashes[number] = block["hash"]
             if block["change"] is not None:
                 changes.append(number)
             transactions += (
@@ -45,4 +49,18 @@ def _read(node: LocalNode) -> LedgerCopy:
             cursor = page.headers.get("p2pcity-next")
             if cursor is None:
                 break
-    return LedgerCopy(node.name, tuple(hashes), tuple(transactions), tuple(events), tuple(changes))
+    return LedgerCopy(
+        node.name, tuple(hashes), tuple(transactions), tuple(events), tuple(changes), first
+    )
+
+
+def _first_height(client: Client) -> int:
+    """The lowest block that a node keeps, for good: it may be about to prune some more."""
+    first: int = client.get_json("/v1/status")["ledger"]["first_height"]
+    until_s = time.monotonic() + _SETTLED_S
+    while time.monotonic() < until_s:
+        time.sleep(_POLL_S)
+        before, first = first, client.get_json("/v1/status")["ledger"]["first_height"]
+        if first == before:
+            break
+    return first

@@ -38,14 +38,17 @@ def members(site: Site, strike: Strike) -> Acting:
 
 
 def promote(site: Site, name: str) -> bool:
-    """Let a demoted node vote again; whether it surely does. It is to be asked again if not."""
+    """Let a demoted node vote again; whether it surely does. It is to be asked again if not.
+
+    One that was replaced meanwhile has nothing to wait for.
+    """
     leader = site.leader()
     document = None if leader is None else get(site.network.node(leader), "/v1/raft")
     if document is None or document["is_joint"]:
         return False
     places = {row["member"]: row["place"] for row in document["nodes"]}
     # An answer may have been lost that said that it is done.
-    is_done = places[name] == "voter" or _change(site, "promote", name)
+    is_done = places.get(name, "voter") == "voter" or _change(site, "promote", name)
     if is_done:
         site.demoted.discard(name)
     return is_done

@@ -30,6 +30,8 @@ from p2pcity.errors import SyncFailedError
 DISK_BYTES: Final = 1024 * 1024 * 1024
 DISK_FREE_BYTES_MIN: Final = 8 * 1024 * 1024
 """What `ledger.disk_free_bytes_min` must be on the small disks of disk-full."""
+TOGETHER: Final = ("kill", "partition", "delay")
+"""These strike several nodes as one group; the others strike each by itself."""
 _GONE_S: Final = 10.0
 _SEEN_S: Final = 5.0
 _CLOCK_OFFSETS_S: Final = (-600, -60, -7, -2, 2, 7, 60, 600)
@@ -124,8 +126,9 @@ def partition(site: Site, strike: Strike) -> Acting:
     first = site.victim(strike, site.wires.nodes)
     if first is None:
         return 0
-    total = len(site.wires.nodes)
-    if strike.chance > 0.86:
+    total = len(site.network.nodes)
+    is_everybody = len(strike.nodes) == total if strike.nodes else strike.chance > 0.86
+    if is_everybody:
         chosen = [wire for name in site.wires.nodes for wire in site.wires.out_of(name)]
     else:
         minority = (total - 1) // 2
@@ -140,7 +143,8 @@ def one_way(site: Site, strike: Strike) -> Acting:
     if name is None:
         return 0
     wires = site.wires
-    chosen = wires.into(name) if strike.chance < 0.5 else wires.out_of(name)
+    is_deaf = strike.way == "deaf" if strike.way else strike.chance < 0.5
+    chosen = wires.into(name) if is_deaf else wires.out_of(name)
     return (yield from _hold(wires, chosen))
 
 
@@ -173,7 +177,7 @@ def delay(site: Site, strike: Strike) -> Acting:
     """Everything between all nodes comes late, in its order."""
     chosen = [wire for name in site.wires.nodes for wire in site.wires.out_of(name)]
     before = sum(site.wires.late_bytes.values())
-    site.wires.delay(chosen, 0.01 + 0.09 * strike.chance)
+    site.wires.delay(chosen, strike.by_s or 0.01 + 0.09 * strike.chance)
     yield
     site.wires.delay(chosen, 0)
     return int(sum(site.wires.late_bytes.values()) > before)
@@ -232,7 +236,7 @@ def slow_disk(site: Site, strike: Strike) -> Acting:
     pid = None if name is None else site.network.node(name).pid
     if name is None or pid is None:
         return 0
-    delay_us = int(30_000 + 270_000 * strike.chance)
+    delay_us = int(1e6 * (strike.by_s or 0.03 + 0.27 * strike.chance))
     seen = site.network.directory / f"{name}.strace"
     with site.keeping([name]), seen.open("wb") as output:
         tracer = subprocess.Popen(
@@ -299,10 +303,10 @@ def clock(site: Site, strike: Strike) -> Acting:
     name = site.victim(strike)
     if name is None:
         return 0
-    offset_s = _CLOCK_OFFSETS_S[int(strike.chance * len(_CLOCK_OFFSETS_S))]
+    offset_s = strike.by_s or _CLOCK_OFFSETS_S[int(strike.chance * len(_CLOCK_OFFSETS_S))]
     file = clock_file(site.network.node(name))
     with site.keeping([name]):
-        shifted_clock.shift(file, offset_s * 1_000_000_000)
+        shifted_clock.shift(file, int(offset_s * 1e9))
         try:
             yield
             struck = _is_off(site.network.node(name), offset_s)
@@ -311,7 +315,7 @@ def clock(site: Site, strike: Strike) -> Acting:
     return int(struck)
 
 
-def _is_off(node: LocalNode, offset_s: int) -> bool:
+def _is_off(node: LocalNode, offset_s: float) -> bool:
     """Whether the Date of a node's answers is off by about that much (RFC 9110 section 6.6.1)."""
     with node.client(ASK_S) as client:
         try:

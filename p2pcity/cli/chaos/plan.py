@@ -1,13 +1,11 @@
 """What will strike, when, whom and for how long: drawn from a seed, and from nothing else."""
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from p2pcity.errors import ConfigError
-
-Target = Literal["leader", "follower", "any"]
 
 NEMESES: Final[dict[str, str]] = {
     "kill": "SIGKILL of a node, of a minority, or of all at once; started again after a while",
@@ -27,6 +25,15 @@ NEMESES: Final[dict[str, str]] = {
 }
 """Every nemesis and what it does."""
 
+OPERATIONS: Final[dict[str, str]] = {
+    "transfer": "the leader hands over to the orderer that is furthest",
+    "replace": "a new node takes an orderer's place, which is removed and stopped",
+}
+"""What an operator does under load; strikes only where a scenario asks for it."""
+
+WAYS: Final = ("deaf", "mute")
+"""The ways of one-way: a node that hears nothing, or one that is not heard."""
+
 _SHORTEST_S: Final = 0.6
 _LONGEST_S: Final = 4.0
 _GAP_S: Final = (0.3, 1.2)
@@ -39,14 +46,57 @@ PER_STRIKE_S: Final = 3.0
 class Strike:
     """One fault: begins `at_s` after the plan's start and lasts `lasts_s`.
 
-    `chance` is a number from 0 to 1 from which the nemesis draws what else it needs.
+    `target` is leader, follower, observer, any, or a node's name; `chance` is a number from 0 to
+    1 from which the nemesis draws what else it needs. What is not drawn is said: `size`, how many
+    nodes it must be (0: drawn), `by_s`, how much, `way`, deaf or mute; `until` is an event that
+    ends it earlier when some node logs it. `nodes` are those that were found for a size.
     """
 
     nemesis: str
     at_s: float
     lasts_s: float
-    target: Target
+    target: str
     chance: float
+    size: int = 0
+    by_s: float | None = None
+    way: str = ""
+    until: str = ""
+    nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A network, the load on it, and what strikes it.
+
+    `spares` are made and not started: they are for `replace`. Settings are `section.name`, for
+    all nodes and then for single ones. `rate` is how many transactions a second the writers send
+    at most, 0 as many as are answered. The load stays for `lasts_s` at least. With
+    `strikes_again`, a nemesis that met nothing strikes a few times more.
+    """
+
+    seed: int
+    plan: Sequence[Strike]
+    names: Sequence[str]
+    orderers: int = 3
+    observers: int = 0
+    spares: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    own_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    writers: int = 6
+    batch: int = 16
+    rate: float = 0.0
+    lasts_s: float = 0.0
+    strikes_again: bool = False
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """All nodes' names: orderers, then observers, then spares."""
+        return node_names(self.orderers + self.observers + self.spares)
+
+
+def node_names(count: int) -> tuple[str, ...]:
+    """Return the names of so many nodes."""
+    return tuple(f"node{number}" for number in range(1, count + 1))
 
 
 def draw(seed: int, names: Sequence[str], seconds: float) -> list[Strike]:
@@ -105,5 +155,5 @@ def draw_again(seed: int, names: Sequence[str], turn: int) -> list[Strike]:
 
 
 def _strike(chance: random.Random, name: str, at_s: float, lasts_s: float) -> Strike:
-    target: Target = chance.choice(("leader", "leader", "follower", "any"))
+    target = chance.choice(("leader", "leader", "follower", "any"))
     return Strike(name, round(at_s, 3), round(lasts_s, 3), target, chance.random())

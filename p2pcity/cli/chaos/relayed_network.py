@@ -19,22 +19,31 @@ def make(
     *,
     raft_preset: str = "local",
     authors: Sequence[str] = (AUTHOR,),
+    observers: int = 0,
+    spares: int = 0,
     settings: Mapping[str, Any] | None = None,
+    own_settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> LocalNetwork:
-    """Make the nodes of `wires`, all of which vote; nothing is started.
+    """Make the nodes of `wires`; nothing is started.
 
-    `settings` (`section.name`) go into every configuration. Raises ConfigError.
+    The last ones are `spares`, which the genesis does not have; those before them observe, all
+    others vote. `settings` (`section.name`) go into every configuration, `own_settings` into one
+    node's. Raises ConfigError.
     """
+    # Only the relays lead to a node: what it says of its own address leads nowhere.
+    announce = f"/ip4/127.0.0.1/tcp/{wires.refusing_port}"
+    first = len(wires.nodes) - spares
     made = LocalNetwork.create(
         directory,
-        nodes=len(wires.nodes),
-        orderers=len(wires.nodes),
+        nodes=first,
+        orderers=first - observers,
         authors=authors,
         raft_preset=raft_preset,
         name="chaos",
-        # Only the relays lead to a node: what it says of its own address leads nowhere.
-        announce=f"/ip4/127.0.0.1/tcp/{wires.refusing_port}",
+        announce=announce,
     )
+    for name in wires.nodes[first:]:
+        made.add(name, raft_preset=raft_preset, announce=announce)
     assert tuple(node.name for node in made.nodes) == wires.nodes
     ids = {
         node.name: peer_id(read_key(node.config.node.key, "node.key").public) for node in made.nodes
@@ -44,8 +53,10 @@ def make(
         peers = tuple(
             f"/ip4/{wires.host(node.name, other)}/tcp/{wires.port(node.name, other)}"
             f"/p2p/{ids[other]}"
-            for other in wires.nodes
+            # Spares dial the others: whoever waits for a spare would only dial in vain.
+            for other in wires.nodes[:first]
             if other != node.name
         )
-        change_settings(node.config_file, {**(settings or {}), "net.peers": peers})
+        changes = {**(settings or {}), **(own_settings or {}).get(node.name, {})}
+        change_settings(node.config_file, {**changes, "net.peers": peers})
     return LocalNetwork(directory)

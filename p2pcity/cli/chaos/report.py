@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from p2pcity.cli.chaos.course import CALM_ACKNOWLEDGED, READS_MIN, Outcome
-from p2pcity.cli.chaos.history import Operation
+from p2pcity.cli.chaos.history import Operation, fullest
 from p2pcity.cli.output import print_pairs, print_table
 
 DURING_MIN: Final = 20
@@ -16,16 +16,28 @@ def make_report(
     outcome: Outcome, names: Sequence[str], seed: int, nodes: int, *, is_cabled: bool
 ) -> dict[str, Any]:
     """Return the report as JSON; `failures` is empty when the network kept its word."""
+    report: dict[str, Any] = {
+        "seed": seed,
+        "nodes": nodes,
+        "cuts": "packets" if is_cabled else "bytes",
+        **make_figures(outcome),
+        "strikes": outcome.strikes,
+        "struck": {name: outcome.struck[name] for name in names},
+    }
+    report["failures"] = _failures(report, outcome)
+    report["is_ok"] = not report["failures"]
+    return report
+
+
+def make_figures(outcome: Outcome) -> dict[str, Any]:
+    """Return what every report says: counts of what clients were told, gaps, and findings."""
     operations = outcome.operations
     acknowledged = _acknowledgements(operations)
     before, during, after = _by_phase(outcome, acknowledged)
     reads = [o for o in operations if o.kind in ("read", "query") and o.outcome == "ok"]
     streamed = sum(len(o.events) for o in operations if o.kind == "stream")
     findings = outcome.findings
-    report: dict[str, Any] = {
-        "seed": seed,
-        "nodes": nodes,
-        "cuts": "packets" if is_cabled else "bytes",
+    return {
         "acknowledged": {
             "total": len(acknowledged),
             "before": before,
@@ -41,41 +53,40 @@ def make_report(
             "streamed_events": streamed,
             "streams_resumed": outcome.resumed,
         },
-        "strikes": outcome.strikes,
-        "struck": {name: outcome.struck[name] for name in names},
         "longest_gap_s": _longest_gap_s(outcome, acknowledged),
         "first_after_s": _first_after_s(outcome, acknowledged),
         "ledger": _ledger(outcome),
         "findings": dict(findings.counts),
         "shown": [f"{item.kind}: {item.says}" for item in findings.shown],
     }
-    report["failures"] = _failures(report, outcome)
-    report["is_ok"] = not report["failures"]
-    return report
 
 
 def _failures(report: dict[str, Any], outcome: Outcome) -> list[str]:
     failures = [f"{count:,} times {kind}" for kind, count in report["findings"].items()]
     failures += outcome.problems
-    acknowledged, operations = report["acknowledged"], report["operations"]
     failures += [
         f"vacuous: {name} never struck" for name, count in report["struck"].items() if not count
     ]
+    return failures + [f"vacuous: {what}" for what in find_vacuous(report, during_min=DURING_MIN)]
+
+
+def find_vacuous(figures: dict[str, Any], during_min: int = 0) -> list[str]:
+    """Return what there was too little of for a run to show something."""
+    acknowledged, operations = figures["acknowledged"], figures["operations"]
     vacuous = (
         (acknowledged["before"], CALM_ACKNOWLEDGED, "acknowledgements before the faults"),
-        (acknowledged["during"], DURING_MIN, "acknowledgements during the faults"),
+        (acknowledged["during"], during_min, "acknowledgements during the faults"),
         (acknowledged["after"], CALM_ACKNOWLEDGED, "acknowledgements after the faults"),
         (operations["linearizable_reads"], READS_MIN, "linearizable reads"),
         (operations["local_reads"], READS_MIN, "local reads"),
         (operations["streamed_events"], DURING_MIN, "events of streams"),
         (operations["streams_resumed"], 1, "resumptions of a stream"),
     )
-    failures += [
-        f"vacuous: {count} {what}, at least {least} are needed"
+    return [
+        f"{count} {what}, at least {least} are needed"
         for count, least, what in vacuous
         if count < least
     ]
-    return failures
 
 
 def _acknowledgements(operations: Sequence[Operation]) -> list[int]:
@@ -129,7 +140,7 @@ def _first_after_s(outcome: Outcome, acknowledged: Sequence[int]) -> float | Non
 def _ledger(outcome: Outcome) -> dict[str, Any]:
     if not outcome.ledgers:
         return {}
-    first = outcome.ledgers[0]
+    first = fullest(outcome.ledgers)
     return {
         "height": first.height,
         "head": first.hashes[-1],

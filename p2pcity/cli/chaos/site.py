@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from p2pcity.cli.testnet.local_network import LocalNetwork
 from p2pcity.cli.testnet.local_node import LocalNode
 
 _POLL_S: Final = 0.02
+_FIND_S: Final = 5.0
 ASK_S: Final = 2.0
 """How long a node has to answer a question."""
 
@@ -23,15 +25,28 @@ Acting = Generator[None, None, int]
 class Site:
     """What the nemeses act on; keeps two of them from meeting on one node's process."""
 
-    def __init__(self, network: LocalNetwork, wires: Wires, watcher: Watcher) -> None:
+    def __init__(
+        self,
+        network: LocalNetwork,
+        wires: Wires,
+        watcher: Watcher,
+        *,
+        spares: Sequence[LocalNode] = (),
+    ) -> None:
         self.network = network
         self.wires = wires
         self.watcher = watcher
+        self.spares = deque(spares)
+        """Nodes that were made and are no part of the network yet."""
+        self.removed: list[LocalNode] = []
+        """Nodes that are no part of the network any more."""
+        self.shunned: set[str] = set()
+        """Nodes that clients leave alone."""
         self.findings: list[str] = []
         self.demoted: set[str] = set()
         """Nodes that perhaps do not vote, because a nemesis asked for it."""
         self._busy: set[str] = set()
-        self._explained: dict[str, set[int]] = {node.name: set() for node in network.nodes}
+        self._explained: defaultdict[str, set[int]] = defaultdict(set)
 
     def leader(self) -> str | None:
         """The node that was last seen to lead, by the highest term."""
@@ -40,6 +55,8 @@ class Site:
 
     def victim(self, strike: Strike, nodes: Sequence[str] | None = None) -> str | None:
         """The node that a strike is for: of `nodes`, by default of those that are well."""
+        if strike.nodes:
+            return strike.nodes[0]
         names = [
             node.name
             for node in self.network.nodes
@@ -53,7 +70,9 @@ class Site:
         return names[int(strike.chance * 997) % len(names)] if names else None
 
     def group(self, strike: Strike, first: str, size: int) -> list[str]:
-        """`first` and others that are well, up to `size`."""
+        """`first` and others that are well, up to `size`; or those that a strike names."""
+        if strike.nodes:
+            return list(strike.nodes)
         others = [
             node.name
             for node in self.network.nodes
@@ -61,6 +80,36 @@ class Site:
         ]
         start = int(strike.chance * 991) % len(others) if others else 0
         return [first, *(others[start:] + others[:start])[: size - 1]]
+
+    def find(self, strike: Strike) -> tuple[str, ...]:
+        """As many nodes as a strike wants, of just the kind that it wants; none if there are fewer.
+
+        Waits a moment for a leader where one has to be known.
+        """
+        found: list[str] = []
+
+        def are_there() -> bool:
+            found[:] = self._of_kind(strike.target)
+            return len(found) >= strike.size
+
+        if not wait(are_there, _FIND_S):
+            return ()
+        start = int(strike.chance * 997) % len(found)
+        return tuple((found[start:] + found[:start])[: strike.size])
+
+    def _of_kind(self, target: str) -> list[str]:
+        well = [node for node in self.network.nodes if node.name not in self._busy]
+        if target == "any":
+            return [node.name for node in well]
+        if target == "observer":
+            return [node.name for node in well if node.role == "observer"]
+        leader = self.leader()
+        if target == "leader":
+            return [node.name for node in well if node.name == leader]
+        if target == "follower":
+            voters = [node.name for node in well if node.role == "orderer"]
+            return [name for name in voters if name != leader] if leader else []
+        return [node.name for node in well if node.name == target]
 
     @contextlib.contextmanager
     def keeping(self, names: Sequence[str]) -> Iterator[None]:

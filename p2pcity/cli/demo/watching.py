@@ -67,10 +67,7 @@ class Watcher:
         self._hurry = threading.Event()
         self._after_term: int | None = None
         self._elected: Elected | None = None
-        self._threads = [
-            threading.Thread(target=self._watch, args=(node,), name="watch", daemon=True)
-            for node in network.nodes
-        ]
+        self._threads = [self._thread(node) for node in network.nodes]
 
     def start(self, statuses: Mapping[str, Mapping[str, Any]]) -> None:
         """Begin to watch; `statuses` are shown until the nodes were asked."""
@@ -78,6 +75,15 @@ class Watcher:
             self._views[name] = replace(view, status=statuses.get(name))
         for thread in self._threads:
             thread.start()
+
+    def watch(self, node: LocalNode) -> None:
+        """Watch one more node, which came after the start."""
+        self._note(NodeView(node.name, node.role), time.monotonic())
+        self._threads.append(self._thread(node))
+        self._threads[-1].start()
+
+    def _thread(self, node: LocalNode) -> threading.Thread:
+        return threading.Thread(target=self._watch, args=(node,), name="watch", daemon=True)
 
     def stop(self) -> None:
         """End watching, within the time that a node has to answer."""

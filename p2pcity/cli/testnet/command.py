@@ -10,6 +10,7 @@ import click
 from p2pcity.cli import exit_codes
 from p2pcity.cli.chaos.command import chaos
 from p2pcity.cli.output import json_option, print_json, print_table
+from p2pcity.cli.scenario.command import scenario
 from p2pcity.cli.testnet.containers import ContainerNetwork, open_network
 from p2pcity.cli.testnet.joining import join
 from p2pcity.cli.testnet.local_network import READY_S, STOP_S, LocalNetwork
@@ -208,6 +209,7 @@ def logs(directory: Path, name: str | None, lines: int, is_following: bool) -> N
 
 testnet.add_command(chaos)
 testnet.add_command(join)
+testnet.add_command(scenario)
 
 
 def _pairs(network: LocalNetwork) -> list[tuple[LocalNode, dict[str, Any] | None]]:

@@ -88,6 +88,7 @@ class LocalNetwork:
         *,
         role: str = "orderer",
         raft_preset: str = "local",
+        announce: str = "",
         has_containers: bool = False,
     ) -> LocalNode:
         """Make and open one more node, for the running city to add; it is not started."""
@@ -96,6 +97,7 @@ class LocalNetwork:
             name,
             role=role,
             raft_preset=raft_preset,
+            announce=announce,
             has_containers=has_containers,
         )
         node = self.open_node(file)

@@ -95,7 +95,13 @@ def make_network(
 
 
 def make_joiner(
-    directory: Path, name: str, *, role: str, raft_preset: str, has_containers: bool = False
+    directory: Path,
+    name: str,
+    *,
+    role: str,
+    raft_preset: str,
+    announce: str = "",
+    has_containers: bool = False,
 ) -> Path:
     """Make one more node under a network's directory; its configuration file.
 
@@ -105,7 +111,7 @@ def make_joiner(
     """
     own = directory / name
     peers = sorted(chain.from_iterable(map(_addresses, directory.glob("*/node.card"))))
-    place = _in_container(own) if has_containers else (_on_loopback(*free_ports(1)), "")
+    place = _in_container(own) if has_containers else (_on_loopback(*free_ports(1)), announce)
     _make_node(own, role, place, raft_preset)
     change_settings(own / CONFIG_NAME, {"net.peers": tuple(peers)})
     shutil.copyfile(directory / GENESIS_FILE, own / GENESIS_FILE)

@@ -63,6 +63,39 @@ def test_a_history_without_ledgers_is_rejected() -> None:
     assert check(operations, []).counts["unequal"] == 1
 
 
+def pruned(copy: LedgerCopy, first: int) -> LedgerCopy:
+    """What is left of a ledger once a node keeps nothing below `first`."""
+    return replace(
+        copy,
+        hashes=(copy.hashes[0], *[""] * (first - 1), *copy.hashes[first:]),
+        transactions=tuple(item for item in copy.transactions if item.height >= first),
+        events=tuple(item for item in copy.events if int(item[0].split(".")[0]) >= first),
+        changes=tuple(item for item in copy.changes if item >= first),
+        first=first,
+    )
+
+
+def test_nodes_that_pruned_are_compared_as_far_as_they_go(tmp_path: Path) -> None:
+    operations, (one, other, third) = make(2)
+    copies = [pruned(one, 9), other, pruned(third, 17)]
+    assert not check(operations, copies).counts
+    history.write_ledgers(tmp_path / "ledgers", copies)
+    assert history.read_ledgers(tmp_path / "ledgers") == copies
+    odd = replace(copies[2], hashes=(*copies[2].hashes[:-1], "ff"))
+    assert check(operations, [*copies[:2], odd]).counts["unequal"] == 1
+    short = replace(copies[2], transactions=copies[2].transactions[1:])
+    assert check(operations, [*copies[:2], short]).counts["unequal"] == 1
+
+
+def test_somebody_must_keep_all() -> None:
+    operations, ledgers = make(2)
+    [found] = check(operations, [pruned(copy, 9) for copy in ledgers]).shown
+    assert (found.kind, found.says) == (
+        "unequal",
+        "nobody keeps the blocks below 9: they were pruned",
+    )
+
+
 def test_findings_are_counted_and_the_first_are_shown() -> None:
     operations, ledgers = make(1)
     empty = [LedgerCopy(copy.node, copy.hashes, (), ()) for copy in ledgers]
