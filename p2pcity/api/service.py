@@ -301,6 +301,13 @@ class Service(Protocol):
         """
         ...
 
+    async def trace(self, id: bytes) -> Mapping[str, object]:
+        """What `p2pcity trace` shows, JSON-able: when each node did what with the transaction.
+
+        Waits a bounded time for the other nodes. Raises Unavailable when too many ask at once.
+        """
+        ...
+
     async def transaction_bytes(self, id: bytes) -> bytes | None:
         """The carried bytes of a committed or pending transaction, None when not here.
 

@@ -159,7 +159,7 @@ async def run(
     opening_ms = round((trio.current_time() - begin_s) * 1000)
     _logger.info("opened", index=stores.raft_log.last_index, duration_ms=opening_ms)
     try:
-        parts = Parts(config, identity, stores, now_ms=_wall_clock_ms)
+        parts = Parts(config, identity, stores, now_ms=_wall_clock_ms, now_us=_wall_clock_us)
         supervision.vitals.follow(parts.apply)
         supervision.say("starting: applying the log")
         await catch_up(parts)
@@ -287,6 +287,10 @@ async def hand_over(parts: Parts) -> None:
 
 def _wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _wall_clock_us() -> int:
+    return time.time_ns() // 1000
 
 
 def _first(group: BaseExceptionGroup[P2PCityError]) -> P2PCityError:

@@ -24,6 +24,7 @@ from p2pcity.node.ordering_loop import OrderingLoop
 from p2pcity.node.reading import Reading
 from p2pcity.node.status import Status
 from p2pcity.node.submitting import Submitting
+from p2pcity.node.trace import Trace
 
 # The loop turns at every tick; one that did not for so long is stuck.
 _STUCK_S = 30.0
@@ -41,6 +42,7 @@ class NodeService:
         status: Status,
         ordering: OrderingLoop,
         administration: Administration,
+        trace: Trace,
         metrics: Callable[[], bytes],
         own_id: str,
         is_disk_low: Callable[[], bool],
@@ -50,6 +52,7 @@ class NodeService:
         self._status = status
         self._ordering = ordering
         self._administration = administration
+        self._trace = trace
         self._metrics = metrics
         self._own_id = own_id
         self._is_disk_low = is_disk_low
@@ -88,6 +91,10 @@ class NodeService:
     async def transaction_bytes(self, id: bytes) -> bytes | None:
         """The carried bytes of a transaction."""
         return await self._reading.transaction_bytes(id)
+
+    async def trace(self, id: bytes) -> Mapping[str, object]:
+        """What each node remembers of the transaction."""
+        return await self._trace.of(id)
 
     async def known_events(self, names: Sequence[bytes]) -> Sequence[bool]:
         """Which event names stand on the ledger (linearizable: a retry must not miss one)."""

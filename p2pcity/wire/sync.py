@@ -27,6 +27,8 @@ from p2pcity.wire.limits import (
     SYNC_IDS_MAX,
     TRANSACTION_BYTES_MAX,
 )
+from p2pcity.wire.moment import Moment, read_moments
+from p2pcity.wire.moment import listed as listed_moments
 from p2pcity.wire.promise import Promise, listed, read_promises
 from p2pcity.wire.raft import Entry
 
@@ -83,12 +85,18 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class StatusQuery:
-    """How far are you?"""
+    """How far are you? And, with an id: what do you remember of this transaction?"""
+
+    trace: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StatusAnswer:
-    """A node's place on the ledger, its clock in Unix ms, and a leader's word on the voters."""
+    """A node's place on the ledger, its clock in Unix ms, and a leader's word on the voters.
+
+    `trace` is what it remembers of the transaction that was asked about, None when none was, or
+    by a release that does not know the question.
+    """
 
     height: int
     head: bytes
@@ -100,6 +108,7 @@ class StatusAnswer:
     time_ms: int
     mempool: int = 0
     promises: tuple[Promise, ...] = ()
+    trace: tuple[Moment, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +243,9 @@ def decode_request(data: bytes) -> Request:
     if kind == "fetch":
         return Fetch(_read_ids(fields.get("ids")))
     if kind == "status":
-        return StatusQuery()
+        return StatusQuery(
+            read_bytes(fields["trace"], "trace", ID_BYTES) if "trace" in fields else None
+        )
     if kind == "block":
         return BlockQuery(read_uint(fields.get("height"), "height"))
     if kind == "entries":
@@ -276,6 +287,7 @@ def decode_answer(data: bytes) -> Answer:
             time_ms=read_uint(fields.get("time"), "time", TIME_MS_MAX),
             mempool=read_uint(fields.get("mempool", 0), "mempool", UINT64_MAX),
             promises=read_promises(fields.get("promises"), "the promises"),
+            trace=read_moments(fields["trace"], "the trace") if "trace" in fields else None,
         )
     if kind == "block-answer":
         block = fields.get("block")
@@ -298,8 +310,8 @@ def _value(message: Request | Answer) -> dict[str, object]:
             return {"kind": "fetch", "ids": [*ids]}
         case Fetched(carried):
             return {"kind": "fetched", "carried": [*carried]}
-        case StatusQuery():
-            return {"kind": "status"}
+        case StatusQuery(trace):
+            return {"kind": "status", **({} if trace is None else {"trace": trace})}
         case BlockQuery(height):
             return {"kind": "block", "height": height}
         case BlockAnswer(height, data):
@@ -347,6 +359,7 @@ def _value(message: Request | Answer) -> dict[str, object]:
                 "time": message.time_ms,
                 "mempool": message.mempool,
                 **({"promises": listed(message.promises)} if message.promises else {}),
+                **({} if message.trace is None else {"trace": listed_moments(message.trace)}),
             }
 
 
