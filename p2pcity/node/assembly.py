@@ -33,6 +33,7 @@ from p2pcity.node.metrics.collector import Metrics
 from p2pcity.node.moments import Moments
 from p2pcity.node.opening import Stores
 from p2pcity.node.ordering_loop import OrderingLoop
+from p2pcity.node.otlp import Otlp
 from p2pcity.node.outbox_loop import OutboxLoop
 from p2pcity.node.peer_status import PeerStatus
 from p2pcity.node.pruning import Pruning
@@ -52,6 +53,7 @@ from p2pcity.node.standing import Standing
 from p2pcity.node.state_of_node import StateOfNode
 from p2pcity.node.status import Status
 from p2pcity.node.submitting import Signer, Submitting
+from p2pcity.node.telemetry import Telemetry
 from p2pcity.node.trace import Trace
 from p2pcity.node.waiting import Waiters
 from p2pcity.ordering.apply import AppliedBlock
@@ -82,10 +84,11 @@ class Parts:
         run_in_thread: RunInThread = trio.to_thread.run_sync,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
         now_us: Callable[[], int] | None = None,
+        otlp: Otlp | None = None,
     ) -> None:
         """Take what the node is made of: the network, the threads that verify, and chance.
 
-        `now_us` is a finer reading of the clock of `now_ms`, for traces.
+        `now_us` is a finer reading of the clock of `now_ms`, for traces; `otlp` is where spans go.
         """
         self.config = config
         self.identity = identity
@@ -95,6 +98,7 @@ class Parts:
         self._run_in_thread = run_in_thread
         self._random_bytes = random_bytes
         self.moments = Moments(now_us or (lambda: now_ms() * 1000))
+        self.telemetry = Telemetry(self.moments, otlp)
         self.directory = DataDirectory(config.node.data_dir)
         self.state = stores.views.state
         self.mempool = Mempool(mempool_config(config.mempool))
@@ -327,6 +331,7 @@ class Parts:
                 own_id=identity.peer_id,
                 status=self.reading.status_of,
             ),
+            telemetry=self.telemetry,
             metrics=Metrics(self).text,
             own_id=identity.peer_id,
             is_disk_low=self.status.is_disk_low,
@@ -358,6 +363,7 @@ class Parts:
             outbox=self.outbox,
             submitting=self.submitting,
             moments=self.moments,
+            telemetry=self.telemetry,
         )
         self.expiring = Expiring(
             mempool=self.mempool,

@@ -9,6 +9,7 @@ from p2pcity.node.apply_loop import ended_ids, settled
 from p2pcity.node.moments import Moments
 from p2pcity.node.outbox_loop import OutboxLoop
 from p2pcity.node.submitting import Submitting
+from p2pcity.node.telemetry import Telemetry
 from p2pcity.node.waiting import Waiters
 from p2pcity.ordering.apply import AppliedBlock
 
@@ -26,12 +27,14 @@ class Settling:
         outbox: OutboxLoop,
         submitting: Submitting,
         moments: Moments,
+        telemetry: Telemetry,
     ) -> None:
         self._mempool = mempool
         self._waiters = waiters
         self._outbox = outbox
         self._submitting = submitting
         self._moments = moments
+        self._telemetry = telemetry
 
     def applied(self, blocks: Sequence[AppliedBlock]) -> None:
         """Settle what `blocks` ended."""
@@ -51,6 +54,7 @@ class Settling:
                 else:
                     self._outbox.settle([id_], "expired" if end.state == "expired" else "rejected")
             self._submitting.applied(ids)
+            self._telemetry.applied(ids)
             _logger.info(
                 "block",
                 height=block.height,
