@@ -114,6 +114,22 @@ class MemoryService:
         self.reads.append(is_linearizable)
         return self.known.get(id, TransactionStatus(id, "unknown"))
 
+    async def trace(self, id: bytes) -> Mapping[str, object]:
+        """Of a city that remembers nothing."""
+        await self._enter()
+        status = self.known.get(id, TransactionStatus(id, "unknown"))
+        return {
+            "version": 1,
+            "id": id.hex(),
+            "status": status.status,
+            "reason": status.reason,
+            "height": status.height,
+            "leaf_index": status.leaf_index,
+            "begin": None,
+            "total_ms": None,
+            "nodes": [],
+        }
+
     async def transaction_bytes(self, id: bytes) -> bytes | None:
         """Its carried bytes."""
         item = self.carried.get(id)

@@ -16,6 +16,7 @@ from p2pcity.net.network import Network
 from p2pcity.net.peers import PeerInfo
 from p2pcity.node import intake as intake_module
 from p2pcity.node.intake import Intake
+from p2pcity.node.moments import Moments
 from p2pcity.wire.raft import Entry, HardState
 from p2pcity.wire.transaction import Carried
 from tests.chain_case import NOW_MS, Chain
@@ -95,6 +96,7 @@ class Door:
         self.state = KnownState(State.from_genesis(self.chain.genesis), self.mempool)
         self.admitted: list[tuple[list[Carried], str | None]] = []
         self.rejected: list[tuple[str, str | None]] = []
+        self.moments = Moments(lambda: self.now_ms * 1000)
         network = self.chain.genesis.network
         self.intake = Intake(
             admission=Admission(admission or AdmissionConfig(), network),
@@ -104,6 +106,7 @@ class Door:
             now_ms=lambda: self.now_ms,
             on_admitted=lambda carried, peer: self.admitted.append((list(carried), peer)),
             on_rejected=lambda reason, peer: self.rejected.append((reason, peer)),
+            moments=self.moments,
         )
 
     def put(self, count: int = 1) -> list[Carried]:

@@ -11,7 +11,7 @@ from p2pcity.net import frames
 from p2pcity.net import hello as hello_exchange
 from p2pcity.net.connections import LANES, REQUEST_PROTOCOLS
 from p2pcity.ordering.apply import Outcome
-from p2pcity.wire import change, hello, raft, sync
+from p2pcity.wire import change, hello, moment, raft, sync
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PACKAGE: Final = ROOT / "p2pcity"
@@ -155,6 +155,10 @@ def test_kinds_of_messages() -> None:
     written = re.findall(r'"kind": "([a-z-]+)"', Path(sync.__file__).read_text("utf-8"))
     assert set(_names(of_sync)) == set(written)
     assert tuple(_names(lanes)) == LANES
+
+
+def test_stages_of_a_transaction() -> None:
+    assert tuple(_names(_section("Stages of a transaction"))) == get_args(moment.Stage)
 
 
 def test_kinds_of_changes() -> None:

@@ -49,6 +49,7 @@ LIBRARY_ROOM: Final[dict[str, set[str]]] = {
     "starlette": {"api"},
     "hypercorn": {"api"},
     "prometheus_client": {"node"},
+    "opentelemetry": {"node"},
     "click": {"cli"},
     "rich": {"cli"},
 }
@@ -155,6 +156,20 @@ def test_each_library_has_one_room() -> None:
             if rooms is not None and _room(path) not in rooms:
                 wrong.append(_at(path, line, f"only {sorted(rooms)} may import {name}"))
     _say(wrong)
+
+
+def test_the_extra_has_one_module() -> None:
+    """What is not installed everywhere is imported where it is asked for, and nowhere else."""
+    found = {
+        _name(path)
+        for path in _modules()
+        for _, name in _imports(path)
+        if name.split(".")[0] == "opentelemetry"
+    }
+    assert found == {"p2pcity.node.otlp"}
+    path = PACKAGE / "node" / "otlp.py"
+    at_once = [node for node in _parse(path).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert "opentelemetry" not in " ".join(map(ast.unparse, at_once))
 
 
 def test_left_rooms_are_pure() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from p2pcity.wire import cbor, forward, sync
 from p2pcity.wire.forward import ForwardResult
+from p2pcity.wire.moment import MOMENTS_MAX, Moment
 from p2pcity.wire.promise import Promise
 from p2pcity.wire.raft import Entry
 from tests.vector_case import Case, Outcome, collect, compare, judge
@@ -16,6 +17,14 @@ from tests.vectors_transaction import make
 AREA = "sync"
 SESSION = bytes(range(16))
 IDS = (bytes(range(32)), bytes(range(32, 64)))
+TIME_US = 1_767_225_600_000_123
+MOMENTS = (
+    Moment("received", TIME_US, "12D3KooW"),
+    Moment("admitted", TIME_US + 400),
+    Moment("refused", TIME_US + 900, "12D3KooX", outcome="queue-full"),
+    Moment("proposed", TIME_US + 1_000, term=3, index=51, height=43),
+    Moment("applied", TIME_US + 9_000, height=43, outcome="committed"),
+)
 
 
 def run(input: Mapping[str, Any]) -> Outcome:
@@ -80,6 +89,7 @@ def _cases() -> Iterator[Case]:
         ("pending-first", sync.PendingQuery(sync.NO_SESSION, 0)),
         ("fetch", sync.Fetch(IDS)),
         ("status", sync.StatusQuery()),
+        ("status-trace", sync.StatusQuery(IDS[0])),
         ("block", sync.BlockQuery(42)),
         ("entries", sync.EntriesQuery(7)),
         ("base", sync.BaseQuery()),
@@ -100,6 +110,8 @@ def _cases() -> Iterator[Case]:
             "status-answer-promises",
             replace(status, role="leader", promises=(Promise("12D3KooW", SESSION, 50, 3),)),
         ),
+        ("status-answer-trace", replace(status, trace=MOMENTS)),
+        ("status-answer-trace-none", replace(status, trace=())),
         ("block-answer", sync.BlockAnswer(42, b"\x83")),
         ("block-answer-none", sync.BlockAnswer(42, None)),
         ("entries-answer", sync.EntriesAnswer(7, 3, 8, (Entry(2, 7), Entry(3, 8, b"\x83")))),
@@ -138,6 +150,7 @@ def _broken(asked: bytes) -> Iterator[Case]:
         ("id-31", {"kind": "fetch", "ids": [bytes(31)]}),
         ("ids-1001", {"kind": "fetch", "ids": [bytes(32)] * 1001}),
         ("height-missing", {"kind": "block"}),
+        ("status-trace-31", {"kind": "status", "trace": bytes(31)}),
         ("base-height-null", {"kind": "base", "height": None}),
         ("base-head-offset-missing", {"kind": "base-head", "height": 256}),
         ("base-records-16385", {"kind": "base-records", "offset": 0, "count": 16_385}),
@@ -170,6 +183,7 @@ def _broken(asked: bytes) -> Iterator[Case]:
         ),
     ):
         yield _case(name, "answer", cbor.encode(value), "No such answer.", "malformed")
+    yield from _broken_traces()
     yield _case(
         "answer-ids-1001",
         "answer",
@@ -187,3 +201,26 @@ def _broken(asked: bytes) -> Iterator[Case]:
         ("forward-pair", [[None, "accept"]]),
     ):
         yield _case(name, "forward-answer", cbor.encode(value), "No verdict.", "malformed")
+
+
+def _broken_traces() -> Iterator[Case]:
+    told = {"kind": "status-answer", "height": 42, "head": IDS[0], "applied": 50, "commit": 51}
+    told |= {"term": 3, "role": "follower", "release": "0.1.0", "time": 1_767_225_600_000}
+    moment = {"stage": "admitted", "time_us": TIME_US}
+    for name, trace in (
+        ("33", [moment] * (MOMENTS_MAX + 1)),
+        ("null", None),
+        ("text", ["admitted"]),
+        ("stage-missing", [{"time_us": TIME_US}]),
+        ("stage-empty", [{**moment, "stage": ""}]),
+        ("stage-control", [{**moment, "stage": "a\nb"}]),
+        ("time-missing", [{"stage": "admitted"}]),
+        ("time-late", [{**moment, "time_us": 253_402_300_800_000_000}]),
+        ("term-text", [{**moment, "term": "3"}]),
+        ("peer-null", [{**moment, "peer": None}]),
+        ("outcome-65", [{**moment, "outcome": "x" * 65}]),
+    ):
+        data = cbor.encode({**told, "trace": trace})
+        yield _case(f"trace-{name}", "answer", data, "No such trace.", "malformed")
+    extended = cbor.encode({**told, "trace": [{**moment, "stage": "dreamt", "depth": 3}]})
+    yield _case("trace-unknown", "answer", extended, "A later release may say more.")

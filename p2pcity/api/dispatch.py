@@ -20,7 +20,7 @@ from p2pcity.api.config import ApiConfig, Tokens
 from p2pcity.api.limits import read_body
 from p2pcity.api.parameters import Query
 from p2pcity.api.problems import Problem
-from p2pcity.api.service import Service
+from p2pcity.api.service import Service, traceparent
 from p2pcity.api.statistics import HttpStatistics
 
 BINARY: Final = "*/*"
@@ -173,6 +173,8 @@ class Endpoint:
                 headers={"Allow": self._allow},
             )
         self._access.check(operation.right, request)
+        # Each request has a task of its own: nobody else sees it.
+        traceparent.set(request.headers.get("traceparent"))
         query = Query(request, self._names[method])
         content_type, body = "", b""
         if operation.bodies:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from p2pcity.api import cloudevents, problems, schemas, submitting
 from p2pcity.api.dispatch import BINARY, Operation, Reply
 
-VERSION: Final = "1.1.0"
+VERSION: Final = "1.2.0"
 """The surface's version: rises with every addition, its first number with every break."""
 
 _HEADERS: Final = {

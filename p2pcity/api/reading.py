@@ -49,6 +49,12 @@ async def get_transaction(context: Context) -> Response:
     return Response(data, media_type=CBOR)
 
 
+async def get_trace(context: Context) -> Response:
+    """Handle `GET /v1/transactions/{id}/trace`."""
+    id_ = parameters.read_hash("id", context.request.path_params["id"])
+    return _json(await context.service.trace(id_))
+
+
 async def get_events(context: Context) -> Response:
     """Handle `GET /v1/events`."""
     query = context.query

@@ -155,6 +155,16 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     ),
     Operation(
         "GET",
+        "/v1/transactions/{id}/trace",
+        "traceTransaction",
+        "When each node of the city received, proposed, committed and applied a transaction.",
+        "read",
+        reading.get_trace,
+        (Reply(200, "What each node remembers of it.", {submitting.JSON: "Trace"}),),
+        (Parameter("id", "path", schemas.HASH, "The transaction's id."),),
+    ),
+    Operation(
+        "GET",
         "/v1/events",
         "queryEvents",
         "Events on the ledger, in its order, by filters that must all match.",

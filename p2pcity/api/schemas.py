@@ -20,6 +20,7 @@ STATUS: Final[Schema] = {
     "enum": ["unknown", "pending", "committed", "expired", "duplicate", "rejected"],
 }
 VERDICT: Final[Schema] = {"type": "string", "enum": ["accept", "ignore", "reject"]}
+_NUMBER: Final[Schema] = {"type": "number"}
 TEXT: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 2048}
 
 
@@ -134,6 +135,47 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "time": _null(TIME),
             "author": _null(HASH),
             "count": _null({"type": "integer", "minimum": 1, "maximum": 256}),
+        }
+    ),
+    "Trace": _object(
+        {
+            "version": {"const": 1},
+            "id": HASH,
+            "status": STATUS,
+            "reason": {"type": "string"},
+            "height": _null(HEIGHT),
+            "leaf_index": _null(HEIGHT),
+            "begin": _null(TIME),
+            "total_ms": _null(_NUMBER),
+            "nodes": {"type": "array", "items": _ref("TraceOfNode")},
+        },
+        description="times after `begin` are by the clock of the node that was asked",
+    ),
+    "TraceOfNode": _object(
+        {
+            "peer": {"type": "string"},
+            "name": _null({"type": "string"}),
+            "is_self": {"type": "boolean"},
+            "state": {"enum": ["known", "unknown", "unreachable", "unsupported"]},
+            "error": {"type": "string"},
+            "clock_offset_ms": _null(_NUMBER),
+            "clock_error_ms": _null(_NUMBER),
+            "total_ms": _null(_NUMBER),
+            "moments": {"type": "array", "items": _ref("Moment")},
+        },
+        description="`unknown`: it remembers nothing; its clock is so far ahead of the asked one's",
+    ),
+    "Moment": _object(
+        {
+            "stage": {"type": "string", "description": "of protocol/registry.md, or a later one"},
+            "time": {**TIME, "description": "by the node's own clock"},
+            "after_ms": _null(_NUMBER),
+            "peer": _null({"type": "string"}),
+            "peer_name": _null({"type": "string"}),
+            "term": _null(HEIGHT),
+            "index": _null(HEIGHT),
+            "height": _null(HEIGHT),
+            "outcome": {"type": "string"},
         }
     ),
     "Block": _object(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
@@ -29,6 +30,10 @@ ledger before it came. `rejected`: never on its way, or dropped by apply, with a
 POSITION_MAX: Final = 2**31 - 1
 _HEIGHT_MAX: Final = 2**63 - 1
 _match_cursor = re.compile(r"([0-9]{1,19})\.([0-9]{1,10})\.([0-9]{1,10})", re.ASCII).fullmatch
+
+
+traceparent: Final[ContextVar[str | None]] = ContextVar("traceparent", default=None)
+"""The header of W3C Trace Context of the request that is being answered, as it came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +303,13 @@ class Service(Protocol):
         """Where the transaction stands; `unknown` when this node never heard of it.
 
         Raises Unavailable or NotLeader when a linearizable read cannot be confirmed in time.
+        """
+        ...
+
+    async def trace(self, id: bytes) -> Mapping[str, object]:
+        """What `p2pcity trace` shows, JSON-able: when each node did what with the transaction.
+
+        Waits a bounded time for the other nodes. Raises Unavailable when too many ask at once.
         """
         ...
 

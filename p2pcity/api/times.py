@@ -42,6 +42,12 @@ def read_time_ms(text: str) -> int:
     )
 
 
+def write_time_us(time_us: int) -> str:
+    """Return Unix microseconds as RFC 3339 in UTC, with six digits of microseconds."""
+    moment = _EPOCH + timedelta(microseconds=time_us)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_us % 1_000_000:06d}Z"
+
+
 def write_time(time_ms: int) -> str:
     """Return Unix milliseconds as RFC 3339 in UTC, with three digits of milliseconds."""
     moment = _EPOCH + timedelta(milliseconds=time_ms)

@@ -30,6 +30,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "tail": ("p2pcity.cli.tail:tail", "Print events as they are committed."),
     "query": ("p2pcity.cli.query:query", "Print the events that match."),
     "ledger": ("p2pcity.cli.ledger:ledger", "Look at the ledger, its blocks and transactions."),
+    "trace": ("p2pcity.cli.trace:trace", "Show a transaction's way through every node."),
     "compare": ("p2pcity.cli.compare:compare", "Compare the ledgers of two nodes."),
     "ping": ("p2pcity.cli.ping:ping", "Measure how long nodes and peers take to answer."),
     "bw": ("p2pcity.cli.bw:bw", "Show how much goes to and comes from each peer, and on what."),

@@ -7,16 +7,15 @@ from collections.abc import Callable, Sequence
 import structlog
 import trio
 
-from p2pcity.admission.admission import Admission, AdmissionConfig
+from p2pcity.admission.admission import Admission
 from p2pcity.api.statistics import HttpStatistics
 from p2pcity.errors import DecodeError, LedgerError, Unavailable
 from p2pcity.ledger.data_directory import DataDirectory
-from p2pcity.mempool.mempool import Mempool, MempoolConfig
-from p2pcity.net.config import NetConfig
+from p2pcity.mempool.mempool import Mempool
 from p2pcity.net.network import Handlers, Network
 from p2pcity.node.administration import Administration
 from p2pcity.node.anti_entropy import AntiEntropy
-from p2pcity.node.apply_loop import ApplyLoop, ended_ids, settled
+from p2pcity.node.apply_loop import ApplyLoop
 from p2pcity.node.base_fetching import BaseFetching
 from p2pcity.node.base_serving import BaseServing
 from p2pcity.node.config import Config
@@ -31,33 +30,42 @@ from p2pcity.node.introduction import Introduction
 from p2pcity.node.logs import RateLimit
 from p2pcity.node.membership import Membership
 from p2pcity.node.metrics.collector import Metrics
+from p2pcity.node.moments import Moments
 from p2pcity.node.opening import Stores
 from p2pcity.node.ordering_loop import OrderingLoop
+from p2pcity.node.otlp import Otlp
 from p2pcity.node.outbox_loop import OutboxLoop
 from p2pcity.node.peer_status import PeerStatus
 from p2pcity.node.pruning import Pruning
 from p2pcity.node.reading import Reading
 from p2pcity.node.reads import Reads
 from p2pcity.node.reoffering import Reoffering
+from p2pcity.node.room_configs import (
+    admission_config,
+    mempool_config,
+    net_config,
+    raft_config,
+    tick_ms,
+)
 from p2pcity.node.service import NodeService
+from p2pcity.node.settling import Settling
 from p2pcity.node.standing import Standing
 from p2pcity.node.state_of_node import StateOfNode
 from p2pcity.node.status import Status
 from p2pcity.node.submitting import Signer, Submitting
+from p2pcity.node.telemetry import Telemetry
+from p2pcity.node.trace import Trace
 from p2pcity.node.waiting import Waiters
 from p2pcity.ordering.apply import AppliedBlock
 from p2pcity.ordering.clocks import Verdict
 from p2pcity.ordering.members import Members
 from p2pcity.ordering.proposer import Parent
-from p2pcity.raft.config import RaftConfig
 from p2pcity.wire.limits import RULES_VERSION
 from p2pcity.wire.raft import Entry
 from p2pcity.wire.transaction import Carried
 
 _logger = structlog.get_logger("p2pcity.node")
 
-# A tick is half a heartbeat, so that the random part of the election time-out has fine steps.
-_TICKS_PER_HEARTBEAT = 2
 _REOFFER_S = 1.0
 _REJECT_LOG_PERIOD_S = 5.0
 
@@ -75,8 +83,13 @@ class Parts:
         make_network: Callable[..., Network] = Network,
         run_in_thread: RunInThread = trio.to_thread.run_sync,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+        now_us: Callable[[], int] | None = None,
+        otlp: Otlp | None = None,
     ) -> None:
-        """Take what the node is made of: the network, the threads that verify, and chance."""
+        """Take what the node is made of: the network, the threads that verify, and chance.
+
+        `now_us` is a finer reading of the clock of `now_ms`, for traces; `otlp` is where spans go.
+        """
         self.config = config
         self.identity = identity
         self.stores = stores
@@ -84,15 +97,11 @@ class Parts:
         self._network_maker = make_network
         self._run_in_thread = run_in_thread
         self._random_bytes = random_bytes
+        self.moments = Moments(now_us or (lambda: now_ms() * 1000))
+        self.telemetry = Telemetry(self.moments, otlp)
         self.directory = DataDirectory(config.node.data_dir)
         self.state = stores.views.state
-        self.mempool = Mempool(
-            MempoolConfig(
-                bytes_max=config.mempool.bytes_max,
-                author_bytes_max=config.mempool.author_bytes_max,
-                transactions_max=config.mempool.transactions_max,
-            )
-        )
+        self.mempool = Mempool(mempool_config(config.mempool))
         self.view = StateOfNode(stores, self.state, self.mempool)
         self.waiters = Waiters()
         self.http = HttpStatistics()
@@ -120,23 +129,16 @@ class Parts:
         self._is_joined = True
 
     def _make_intake(self) -> None:
-        config, network = self.config.admission, self.identity.genesis.network
+        network = self.identity.genesis.network
         self.intake = Intake(
-            admission=Admission(
-                AdmissionConfig(
-                    peer_per_second=config.peer_transactions_per_second_max,
-                    peer_burst=2 * config.peer_transactions_per_second_max,
-                    author_per_second=config.author_transactions_per_second_max,
-                    author_burst=2 * config.author_transactions_per_second_max,
-                ),
-                network,
-            ),
+            admission=Admission(admission_config(self.config.admission), network),
             mempool=self.mempool,
             state=self.view,
             network=network,
             now_ms=self._corrected_ms,
             on_admitted=self._on_admitted,
             on_rejected=self._on_rejected,
+            moments=self.moments,
             run_in_thread=self._run_in_thread,
         )
         self.apply = ApplyLoop(
@@ -149,14 +151,8 @@ class Parts:
         )
 
     def _make_network(self) -> None:
-        net = self.config.net
         self.network = self._network_maker(
-            NetConfig(
-                listen=net.listen,
-                has_mdns=net.mdns,
-                connections_max=net.connections_max,
-                silence_s=net.silence_ms / 1000,
-            ),
+            net_config(self.config.net),
             self.identity.key,
             hello=lambda: self.introduction.hello(),
             allowed=self.membership.is_allowed,
@@ -170,20 +166,13 @@ class Parts:
         )
 
     def _make_ordering(self) -> None:
-        heartbeat_ms, election_ms = self.config.raft.times_ms
-        tick_ms = heartbeat_ms / _TICKS_PER_HEARTBEAT
-        identity, stores = self.identity, self.stores
+        raft, identity, stores = self.config.raft, self.identity, self.stores
         self.ordering = OrderingLoop(
-            config=RaftConfig(
-                id=identity.peer_id,
-                heartbeat_ticks=_TICKS_PER_HEARTBEAT,
-                election_ticks=round(election_ms / tick_ms),
-                retry_ticks=2 * _TICKS_PER_HEARTBEAT,
-            ),
+            config=raft_config(raft, identity.peer_id),
             members=self.members,
             has_same_log=self.membership.has_same_log,
-            promotion_ticks=round(self.config.raft.promotion_ms / tick_ms),
-            tick_s=tick_ms / 1000,
+            promotion_ticks=round(raft.promotion_ms / tick_ms(raft)),
+            tick_s=tick_ms(raft) / 1000,
             raft_log=stores.raft_log,
             writer=stores.log_writer,
             mempool=self.mempool,
@@ -199,6 +188,7 @@ class Parts:
             on_message=lambda peer, message: self.standing.heard(peer, message),
             is_barred=lambda: self.standing.is_barred,
             rng=random.Random(self._random_bytes(8)),
+            moments=self.moments,
         )
         self.standing: Standing = Standing(
             own_id=identity.peer_id,
@@ -225,7 +215,7 @@ class Parts:
             self.ordering.raw_node,
             wake=self.ordering.wake,
             applied_index=lambda: self.apply.applied_index,
-            retry_s=election_ms / 2000,
+            retry_s=raft.times_ms[1] / 2000,
         )
 
     def _make_transport_loops(self) -> None:
@@ -236,8 +226,9 @@ class Parts:
             leader=lambda: self.ordering.leader,
             own_id=self.identity.peer_id,
             reoffer_s=_REOFFER_S,
+            moments=self.moments,
         )
-        self.gossiping = Gossiping(network=self.network, intake=self.intake)
+        self.gossiping = Gossiping(network=self.network, intake=self.intake, moments=self.moments)
         self.entry_serving = EntryServing(
             raft_log=self.stores.raft_log,
             thread=self.stores.reader_thread,
@@ -266,6 +257,7 @@ class Parts:
             now_ms=self.now_ms,
             clocks=self.ordering.clock_rule.clocks,
             on_answer=self.standing.said,
+            moments=self.moments,
         )
         self.base_fetching = BaseFetching(
             network=self.network,
@@ -333,6 +325,14 @@ class Parts:
                 membership=self.membership,
                 now_ms=self.now_ms,
             ),
+            trace=Trace(
+                network=self.network,
+                membership=self.membership,
+                moments=self.moments,
+                own_id=identity.peer_id,
+                status=self.reading.status_of,
+            ),
+            telemetry=self.telemetry,
             metrics=Metrics(self).text,
             own_id=identity.peer_id,
             is_disk_low=self.status.is_disk_low,
@@ -356,6 +356,15 @@ class Parts:
             wait_current=self._wait_current,
             is_unsaid=lambda id_: self.expiring.is_unsaid(id_),
             expire_later=lambda ids: self.expiring.later(ids),
+            moments=self.moments,
+        )
+        self.settling = Settling(
+            mempool=self.mempool,
+            waiters=self.waiters,
+            outbox=self.outbox,
+            submitting=self.submitting,
+            moments=self.moments,
+            telemetry=self.telemetry,
         )
         self.expiring = Expiring(
             mempool=self.mempool,
@@ -454,28 +463,7 @@ class Parts:
         if not self._is_joined:
             # The start: the log is applied, and there is nobody yet to be told.
             return
-        committed: list[bytes] = []
-        for block in blocks:
-            ends = settled(block)
-            ids = ended_ids(block)
-            self.mempool.remove(ids)
-            for id_, end in ends:
-                self.waiters.settle(id_, end)
-                if end.height is not None:
-                    committed.append(id_)
-                else:
-                    self.outbox.settle([id_], "expired" if end.state == "expired" else "rejected")
-            self.submitting.applied(ids)
-            header = block.block.header
-            _logger.info(
-                "block",
-                height=header.height,
-                index=block.index,
-                transactions=len(block.transactions),
-                dropped=sum(item.outcome != "applied" for item in block.transactions),
-                hash=block.block.hash.hex()[:16],
-            )
-        self.outbox.settle(committed, "committed")
+        self.settling.applied(blocks)
         if blocks:
             tip = blocks[-1].tip
             self.reading.applied(tip.height, tip.hash)

@@ -195,6 +195,16 @@ class LogsSection:
 
 
 @dataclass(frozen=True, slots=True)
+class TelemetrySection:
+    """[telemetry]: traces for OpenTelemetry; needs the extra p2pcity[otel]."""
+
+    otlp_endpoint: str = _key(
+        "",
+        "Base URL of an OTLP/HTTP collector, for example http://127.0.0.1:4318; empty: off.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings of one node; every path in it is absolute once it was read."""
 
@@ -206,6 +216,7 @@ class Config:
     admission: AdmissionSection = field(default_factory=AdmissionSection)
     ledger: LedgerSection = field(default_factory=LedgerSection)
     logs: LogsSection = field(default_factory=LogsSection)
+    telemetry: TelemetrySection = field(default_factory=TelemetrySection)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any, Final, get_args
+from urllib.parse import urlsplit
 
 from p2pcity.errors import ConfigError
 from p2pcity.node.config import KEYS, Config, Key, section_types
@@ -246,6 +247,7 @@ def _check_together(config: Config, where: str) -> None:
             f"{where}: http.socket_mode is {mode!r}", remedy="Use an octal mode such as 0660."
         )
     _check_bind(config.http.bind, where)
+    _check_endpoint(config.telemetry.otlp_endpoint, where)
     if (config.http.tls_certificate_file is None) != (config.http.tls_key_file is None):
         raise ConfigError(
             f"{where}: only one of http.tls_certificate_file and http.tls_key_file is set",
@@ -275,6 +277,28 @@ def _check_bind(bind: str, where: str) -> None:
         raise ConfigError(
             f"{where}: http.bind is {bind!r}", remedy="Write HOST:PORT, such as 127.0.0.1:4711."
         )
+
+
+def _check_endpoint(endpoint: str, where: str) -> None:
+    if endpoint and not _is_base_url(endpoint):
+        raise ConfigError(
+            f"{where}: telemetry.otlp_endpoint is {endpoint!r}",
+            remedy="Write the collector's base URL, such as http://127.0.0.1:4318.",
+        )
+
+
+def _is_base_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    return (
+        parts.scheme in ("http", "https")
+        and bool(parts.hostname)
+        and port != 0
+        and not (parts.username or parts.query or parts.fragment)
+    )
 
 
 def read_secret(path: Path, key: str) -> bytes:

@@ -14,6 +14,7 @@ from p2pcity.errors import DecodeError, LocalError, RemoteError
 from p2pcity.mempool.mempool import Mempool
 from p2pcity.net.network import Network
 from p2pcity.node.intake import Intake
+from p2pcity.node.moments import Moments
 from p2pcity.wire import forward as forward_wire
 from p2pcity.wire.forward import ForwardResult
 from p2pcity.wire.transaction import Carried
@@ -42,6 +43,7 @@ class Forwarding:
         leader: Callable[[], str | None],
         own_id: str,
         reoffer_s: float,
+        moments: Moments,
     ) -> None:
         self._network = network
         self._mempool = mempool
@@ -49,6 +51,7 @@ class Forwarding:
         self._leader = leader
         self._own_id = own_id
         self._reoffer_s = reoffer_s
+        self._moments = moments
         self._queue: dict[bytes, Carried] = {}
         self._work = trio.Event()
         self._slots = trio.CapacityLimiter(_REQUESTS_IN_FLIGHT_MAX)
@@ -126,15 +129,20 @@ class Forwarding:
     async def _request(self, leader: str, batch: list[Carried]) -> list[bytes]:
         """Send `batch`; the ids that the leader has now."""
         data = forward_wire.encode_forward([item.data for item in batch])
+        self._moments.note("forwarded", [item.transaction.id for item in batch], peer=leader)
         answer = await self._network.request(leader, "forward", data, _DEADLINE_S)
         results = forward_wire.decode_answer(answer)
         if len(results) != len(batch):
             raise DecodeError(f"{len(results)} verdicts on {len(batch)} transactions")
-        return [
-            item.transaction.id
-            for item, result in zip(batch, results, strict=True)
-            if result.verdict == "accept" or result.reason in _HELD
-        ]
+        held: list[bytes] = []
+        for item, result in zip(batch, results, strict=True):
+            id_ = item.transaction.id
+            if result.verdict == "accept" or result.reason in _HELD:
+                held.append(id_)
+            else:
+                reason = result.reason if result.reason.isprintable() else result.verdict
+                self._moments.note("refused", [id_], peer=leader, outcome=reason)
+        return held
 
     def _offer_again_in(self, seconds: float, ids: Sequence[bytes]) -> None:
         due_s = trio.current_time() + seconds

@@ -13,6 +13,7 @@ import trio
 from p2pcity.errors import DecodeError, LocalError
 from p2pcity.net.network import Network
 from p2pcity.node.intake import Intake
+from p2pcity.node.moments import Moments
 from p2pcity.wire import gossip as gossip_wire
 from p2pcity.wire.limits import GOSSIP_MESSAGES_PER_SECOND_MAX
 from p2pcity.wire.transaction import Carried
@@ -26,10 +27,11 @@ _logger = structlog.get_logger("p2pcity.node.gossiping")
 class Gossiping:
     """The transactions topic, both ways."""
 
-    def __init__(self, *, network: Network, intake: Intake) -> None:
+    def __init__(self, *, network: Network, intake: Intake, moments: Moments) -> None:
         self._network = network
         self._intake = intake
-        self._backlog: deque[bytes] = deque()
+        self._moments = moments
+        self._backlog: deque[Carried] = deque()
         self._backlog_bytes = 0
         self._work = trio.Event()
         self.dropped_out = 0
@@ -43,7 +45,7 @@ class Gossiping:
             if self._backlog_bytes + len(item.data) > _BACKLOG_BYTES_MAX:
                 self.dropped_out += 1
                 continue
-            self._backlog.append(item.data)
+            self._backlog.append(item)
             self._backlog_bytes += len(item.data)
         self._work.set()
 
@@ -73,16 +75,20 @@ class Gossiping:
             await self._work.wait()
             self._work = trio.Event()
             while self._backlog:
-                await self._network.publish(gossip_wire.encode_batch(self._take()))
+                batch = self._take()
+                self._moments.note("gossiped", [item.transaction.id for item in batch])
+                await self._network.publish(gossip_wire.encode_batch([i.data for i in batch]))
                 self.messages_out += 1
                 await trio.sleep(1 / GOSSIP_MESSAGES_PER_SECOND_MAX)
 
-    def _take(self) -> list[bytes]:
-        batch: list[bytes] = []
+    def _take(self) -> list[Carried]:
+        batch: list[Carried] = []
         size = 0
-        while self._backlog and (not batch or size + len(self._backlog[0]) <= _BATCH_BYTES_MAX):
+        while self._backlog and (
+            not batch or size + len(self._backlog[0].data) <= _BATCH_BYTES_MAX
+        ):
             item = self._backlog.popleft()
-            self._backlog_bytes -= len(item)
-            size += len(item) + 5
+            self._backlog_bytes -= len(item.data)
+            size += len(item.data) + 5
             batch.append(item)
         return batch

@@ -17,7 +17,9 @@ from p2pcity.admission.verdict import Verdict, make_verdict
 from p2pcity.crypto.digest import sha256
 from p2pcity.errors import DecodeError, MempoolFull
 from p2pcity.mempool.mempool import Mempool
+from p2pcity.node.moments import Moments
 from p2pcity.wire import transaction as transaction_wire
+from p2pcity.wire.moment import Stage
 from p2pcity.wire.transaction import Carried
 
 RunInThread = Callable[..., Awaitable[Any]]
@@ -55,6 +57,7 @@ class Intake:
         now_ms: Callable[[], int],
         on_admitted: Callable[[Sequence[Carried], str | None], None],
         on_rejected: Callable[[str, str | None], None],
+        moments: Moments,
         threads: int = 2,
         run_in_thread: RunInThread = trio.to_thread.run_sync,
     ) -> None:
@@ -65,16 +68,21 @@ class Intake:
         self._now_ms = now_ms
         self._on_admitted = on_admitted
         self._on_rejected = on_rejected
+        self._moments = moments
         self._limiter = trio.CapacityLimiter(threads)
         self._run_in_thread = run_in_thread
         self.verdicts: dict[tuple[str, str], int] = {}
 
-    async def admit(self, items: Sequence[bytes], peer: str | None) -> list[Admitted]:
+    async def admit(
+        self, items: Sequence[bytes], peer: str | None, *, is_again: bool = False
+    ) -> list[Admitted]:
         """Judge `items` in order and put the accepted ones into the mempool.
 
-        `peer` is the peer id that sent them, None for this node's own clients. A transaction
-        that finds the mempool full is ignored with reason `queue-full`.
+        `peer` is the peer id that sent them, None for this node's own clients, who had brought
+        them to an earlier run of this node when it `is_again`. A transaction that finds the
+        mempool full is ignored with reason `queue-full`.
         """
+        received_us = self._moments.now_us()
         results: list[Admitted | None] = [None] * len(items)
         digests = [sha256(item) for item in items]
         open_: list[int] = []
@@ -92,6 +100,10 @@ class Intake:
             if admitted.is_accepted and admitted.carried is not None:
                 accepted.append(admitted.carried)
         if accepted:
+            ids = [item.transaction.id for item in accepted]
+            arrival: Stage = "reoffered" if is_again else "received"
+            self._moments.note(arrival, ids, time_us=received_us, peer=peer)
+            self._moments.note("admitted", ids)
             self._on_admitted(accepted, peer)
         judged = [result for result in results if result is not None]
         assert len(judged) == len(items), "every transaction has its verdict"

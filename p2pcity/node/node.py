@@ -37,6 +37,7 @@ from p2pcity.node.reloading import Settings, has_hangups_of_a_terminal, ignoring
 from p2pcity.node.supervision import Supervision
 from p2pcity.node.surface import Surface
 from p2pcity.node.systemd import Notifier
+from p2pcity.node.telemetry import open_otlp
 
 _logger = structlog.get_logger("p2pcity.node")
 # Objects until a young collection, young ones until a middle one, middle ones until a full one.
@@ -159,7 +160,8 @@ async def run(
     opening_ms = round((trio.current_time() - begin_s) * 1000)
     _logger.info("opened", index=stores.raft_log.last_index, duration_ms=opening_ms)
     try:
-        parts = Parts(config, identity, stores, now_ms=_wall_clock_ms)
+        otlp = open_otlp(config, identity)
+        parts = Parts(config, identity, stores, _wall_clock_ms, now_us=_wall_clock_us, otlp=otlp)
         supervision.vitals.follow(parts.apply)
         supervision.say("starting: applying the log")
         await catch_up(parts)
@@ -235,6 +237,7 @@ async def start(parts: Parts, nursery: trio.Nursery) -> None:
         parts.expiring.run,
         parts.pruning.run,
         parts.status.disk_growth.run,
+        parts.telemetry.run,
         parts.wait_damage,
     ):
         nursery.start_soon(loop)
@@ -287,6 +290,10 @@ async def hand_over(parts: Parts) -> None:
 
 def _wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _wall_clock_us() -> int:
+    return time.time_ns() // 1000
 
 
 def _first(group: BaseExceptionGroup[P2PCityError]) -> P2PCityError:

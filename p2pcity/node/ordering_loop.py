@@ -12,6 +12,7 @@ from p2pcity.ledger.durations import Durations
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.ledger.writer import WriterThread
 from p2pcity.mempool.mempool import Mempool
+from p2pcity.node.moments import Moments
 from p2pcity.ordering.clock_rule import ClockRule
 from p2pcity.ordering.clocks import Clocks
 from p2pcity.ordering.members import Members, is_heard
@@ -60,6 +61,7 @@ class OrderingLoop:
         on_message: Callable[[str, Message], None],
         is_barred: Callable[[], bool],
         rng: random.Random,
+        moments: Moments,
     ) -> None:
         self.raw_node = RawNode(
             config, raft_log, members.configuration, rng, applied=applied_index()
@@ -97,13 +99,12 @@ class OrderingLoop:
         self._on_leader = on_leader
         self._on_message = on_message
         self._is_barred = is_barred
+        self._moments = moments
         self._transport_send = send
-        self._work = trio.Event()
+        self._work, self._leader_moved = trio.Event(), trio.Event()
         self._seen_leader: tuple[int, str | None] = (0, None)
-        self._leader_moved = trio.Event()
-        self.turns = 0
+        self.turns = self.leader_changes = 0
         self.last_tick_s = trio.current_time()
-        self.leader_changes = 0
         # When each block that is not committed yet was proposed here: as many as may be in flight.
         self._proposed_s: dict[int, float] = {}
         self.commit_durations = Durations(_COMMIT_BOUNDS_S)
@@ -181,14 +182,22 @@ class OrderingLoop:
             self.turns += 1
 
     def _note_proposed(self, proposed: Sequence[tuple[int, Block]]) -> None:
-        for index, _ in proposed:
+        for index, block in proposed:
             self._proposed_s[index] = trio.current_time()
+            self._moments.note(
+                "proposed",
+                self.proposer.ids_in_flight(index),
+                term=self.raw_node.term,
+                index=index,
+                height=block.header.height,
+            )
 
     def _committed(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             proposed_s = self._proposed_s.pop(entry.index, None)
             if proposed_s is not None:
                 self.commit_durations.add(trio.current_time() - proposed_s)
+        self._moments.committed(entries[0].index, entries[-1].index)
         self._on_committed(entries)
 
     async def _persist(self, save: Save) -> None:

@@ -1,12 +1,14 @@
 """What the peers say of themselves: height, applied index and clock, asked every few seconds."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 import trio
 
 from p2pcity.errors import LocalError, RemoteError
 from p2pcity.net.network import Network
+from p2pcity.node.moments import Moments
 from p2pcity.ordering.clocks import Clocks
 from p2pcity.wire import sync as sync_wire
 from p2pcity.wire.sync import StatusAnswer, StatusQuery
@@ -28,12 +30,14 @@ class PeerStatus:
         now_ms: Callable[[], int],
         clocks: Clocks,
         on_answer: Callable[[str, StatusAnswer], None],
+        moments: Moments,
     ) -> None:
         self._network = network
         self._own = own
         self._now_ms = now_ms
         self._clocks = clocks
         self._on_answer = on_answer
+        self._moments = moments
         self._answers: dict[str, StatusAnswer] = {}
         self._clock_offsets_ms: dict[str, int] = {}
 
@@ -84,5 +88,8 @@ class PeerStatus:
 
     def answer(self, data: bytes) -> bytes:
         """Answer a peer's question; raises DecodeError for what is no question."""
-        sync_wire.decode_request(data)
-        return sync_wire.encode(self._own())
+        question = sync_wire.decode_request(data)
+        answer = self._own()
+        if isinstance(question, StatusQuery) and question.trace is not None:
+            answer = replace(answer, trace=self._moments.of(question.trace))
+        return sync_wire.encode(answer)

@@ -105,11 +105,12 @@ class Reading:
         self._moved.set()
         self._moved = trio.Event()
 
-    async def transaction(self, id_: bytes, *, is_linearizable: bool) -> TransactionStatus:
-        """Where the transaction stands (`Service.transaction`)."""
-        if is_linearizable:
-            await self._reads.wait_linearizable(READ_TIMEOUT_S)
-        return await self.status_of(id_)
+    async def wait_linearizable(self) -> None:
+        """Return once all that was committed when this was called is applied here.
+
+        Raises Unavailable when no leader confirms it in time.
+        """
+        await self._reads.wait_linearizable(READ_TIMEOUT_S)
 
     async def status_of(self, id_: bytes) -> TransactionStatus:
         """Where the transaction stands, as far as this node applied."""
@@ -183,17 +184,12 @@ class Reading:
         return await self._read(find)
 
     async def known_events(self, names: Sequence[bytes]) -> list[bool]:
-        """Which of the event names stand on the ledger now."""
-        await self._reads.wait_linearizable(READ_TIMEOUT_S)
+        """Which of the event names stand on the ledger here."""
         found = await self.find_events(names)
         return [name in found for name in names]
 
-    async def events(
-        self, filter_: EventFilter, after: Cursor | None, limit: int, *, is_linearizable: bool
-    ) -> EventPage:
-        """A page of events that match (`Service.events`)."""
-        if is_linearizable:
-            await self._reads.wait_linearizable(READ_TIMEOUT_S)
+    async def events(self, filter_: EventFilter, after: Cursor | None, limit: int) -> EventPage:
+        """A page of events that match (`Service.events`), as far as this node applied."""
         query = self._query(filter_, after, limit)
         if query is None:
             return EventPage((), None)

@@ -77,7 +77,7 @@ class Reoffering:
     async def _offer_part(self, count: int) -> int:
         """Offer the first `count` rows; how many of them went back to the end of the queue."""
         part = [self._rows.popleft() for _ in range(count)]
-        admitted = await self._intake.admit([row.carried for row in part], None)
+        admitted = await self._intake.admit([row.carried for row in part], None, is_again=True)
         left = [
             row
             for row, item in zip(part, admitted, strict=True)

@@ -1,6 +1,7 @@
 """The node as the HTTP surface sees it: `api.service.Service`, made of the node's parts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 import trio
 
@@ -24,6 +25,8 @@ from p2pcity.node.ordering_loop import OrderingLoop
 from p2pcity.node.reading import Reading
 from p2pcity.node.status import Status
 from p2pcity.node.submitting import Submitting
+from p2pcity.node.telemetry import Telemetry
+from p2pcity.node.trace import Trace
 
 # The loop turns at every tick; one that did not for so long is stuck.
 _STUCK_S = 30.0
@@ -41,6 +44,8 @@ class NodeService:
         status: Status,
         ordering: OrderingLoop,
         administration: Administration,
+        trace: Trace,
+        telemetry: Telemetry,
         metrics: Callable[[], bytes],
         own_id: str,
         is_disk_low: Callable[[], bool],
@@ -50,6 +55,8 @@ class NodeService:
         self._status = status
         self._ordering = ordering
         self._administration = administration
+        self._trace = trace
+        self._telemetry = telemetry
         self._metrics = metrics
         self._own_id = own_id
         self._is_disk_low = is_disk_low
@@ -63,14 +70,20 @@ class NodeService:
     ) -> Sequence[Answer]:
         """Admit carried transactions and wait as told."""
         self._check_disk()
-        return await self._submitting.submit(carried, wait, timeout_ms)
+        with self._telemetry.request("submit") as request:
+            answers = await self._submitting.submit(carried, wait, timeout_ms)
+            request.answers = answers
+        return answers
 
     async def submit_events(
         self, events: Sequence[EventInput], wait: Wait, timeout_ms: int
     ) -> Sequence[Answer]:
         """Sign events as this node's author and submit them."""
         self._check_disk()
-        return await self._submitting.submit_events(events, wait, timeout_ms)
+        with self._telemetry.request("submit") as request:
+            answers = await self._submitting.submit_events(events, wait, timeout_ms)
+            request.answers = answers
+        return answers
 
     def _check_disk(self) -> None:
         if self._is_disk_low():
@@ -83,21 +96,43 @@ class NodeService:
 
     async def transaction(self, id: bytes, *, is_linearizable: bool) -> TransactionStatus:
         """Where the transaction stands."""
-        return await self._reading.transaction(id, is_linearizable=is_linearizable)
+        if not is_linearizable:
+            return await self._reading.status_of(id)
+        async with self._confirmed_query("transaction"):
+            return await self._reading.status_of(id)
 
     async def transaction_bytes(self, id: bytes) -> bytes | None:
         """The carried bytes of a transaction."""
         return await self._reading.transaction_bytes(id)
 
+    async def trace(self, id: bytes) -> Mapping[str, object]:
+        """What each node remembers of the transaction."""
+        return await self._trace.of(id)
+
     async def known_events(self, names: Sequence[bytes]) -> Sequence[bool]:
         """Which event names stand on the ledger (linearizable: a retry must not miss one)."""
-        return await self._reading.known_events(names)
+        async with self._confirmed_query("known-events"):
+            return await self._reading.known_events(names)
 
     async def events(
         self, filter: EventFilter, after: Cursor | None, limit: int, *, is_linearizable: bool
     ) -> EventPage:
         """A page of events."""
-        return await self._reading.events(filter, after, limit, is_linearizable=is_linearizable)
+        if not is_linearizable:
+            return await self._reading.events(filter, after, limit)
+        async with self._confirmed_query("events"):
+            return await self._reading.events(filter, after, limit)
+
+    @asynccontextmanager
+    async def _confirmed_query(self, what: str) -> AsyncIterator[None]:
+        """Enter once this node has applied all that was committed when the query came.
+
+        Raises Unavailable when no leader confirms it in time.
+        """
+        with self._telemetry.request("query", what) as request:
+            await self._reading.wait_linearizable()
+            self._telemetry.confirmed(request)
+            yield
 
     async def next_events(
         self, filter: EventFilter, after: Cursor, limit: int, timeout_ms: int

@@ -1,6 +1,6 @@
 """What clients bring: transactions they signed, and events that this node signs for them."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -10,6 +10,7 @@ from p2pcity.crypto.keys import PrivateKey
 from p2pcity.errors import DecodeError, MempoolFull, Unavailable
 from p2pcity.mempool.mempool import Mempool
 from p2pcity.node.intake import Admitted, Intake
+from p2pcity.node.moments import Moments
 from p2pcity.node.outbox_loop import OutboxLoop
 from p2pcity.node.waiting import Settled, Waiters
 from p2pcity.wire import event as event_wire
@@ -64,6 +65,7 @@ class Submitting:
         wait_current: Callable[[float], Awaitable[None]],
         is_unsaid: Callable[[bytes], bool],
         expire_later: Callable[[Sequence[bytes]], None],
+        moments: Moments,
     ) -> None:
         """Take the parts; `wait_current` returns once this node is at the newest commit.
 
@@ -80,6 +82,7 @@ class Submitting:
         self._wait_current = wait_current
         self._is_unsaid = is_unsaid
         self._expire_later = expire_later
+        self._moments = moments
         self._pending_names: dict[bytes, tuple[bytes, int]] = {}
         self._names_by_id: dict[bytes, tuple[bytes, ...]] = {}
         self._admitting: dict[bytes, trio.Event] = {}
@@ -95,7 +98,16 @@ class Submitting:
             for position, (item, answer) in enumerate(zip(admitted, answers, strict=True)):
                 if answer.status == "pending" and not self._is_kept(answer.id):
                     answers[position] = await self._keep(item, carried[position])
+        self._note_answered(answers)
         return answers
+
+    def _note_answered(self, answers: Iterable[Answer]) -> None:
+        by_status: dict[str, dict[bytes, None]] = {}
+        for answer in answers:
+            if answer.id is not None and answer.status != "rejected":
+                by_status.setdefault(answer.status, {})[answer.id] = None
+        for status, ids in by_status.items():
+            self._moments.note("answered", ids, outcome=status)
 
     def _is_kept(self, id_: bytes | None) -> bool:
         """Whether a transaction that is pending is on its way here, or on this node's disk."""
@@ -211,6 +223,7 @@ class Submitting:
         missing = [id_ for id_, _ in known.values() if id_ not in answers]
         if missing:
             answers.update(await self._follow(dict.fromkeys(missing), wait, timeout_ms))
+        self._note_answered(answers.values())
         return [_for_event(answers[known[name][0]], known[name][1]) for name in names]
 
     async def _admit_signed(self, signed: Sequence[_Signed]) -> list[Admitted]:

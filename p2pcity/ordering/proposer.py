@@ -80,6 +80,10 @@ class Proposer:
         """Whether a change that this leader proposed is not yet applied here."""
         return self._change_index in self._in_flight
 
+    def ids_in_flight(self, index: int) -> frozenset[bytes]:
+        """The transactions of the block that was proposed as `index` and is not yet applied."""
+        return self._in_flight.get(index, frozenset())
+
     def applied(self, index: int) -> None:
         """Say that everything up to the Raft index `index` is applied here."""
         done = [entry for entry in self._in_flight if entry <= index]

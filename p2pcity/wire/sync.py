@@ -27,6 +27,8 @@ from p2pcity.wire.limits import (
     SYNC_IDS_MAX,
     TRANSACTION_BYTES_MAX,
 )
+from p2pcity.wire.moment import Moment, read_moments
+from p2pcity.wire.moment import listed as listed_moments
 from p2pcity.wire.promise import Promise, listed, read_promises
 from p2pcity.wire.raft import Entry
 
@@ -83,7 +85,9 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class StatusQuery:
-    """How far are you?"""
+    """How far are you? And, with an id: what do you remember of this transaction?"""
+
+    trace: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,8 @@ class StatusAnswer:
     """A node's place on the ledger, its clock in Unix ms, and a leader's word on the voters.
 
     `sync_us` is the 99th percentile of the newest syncs of its log, in µs; 0 when it had none.
+    `trace` is what it remembers of the transaction that was asked about, None when none was, or
+    by a release that does not know the question.
     """
 
     height: int
@@ -104,6 +110,7 @@ class StatusAnswer:
     mempool: int = 0
     promises: tuple[Promise, ...] = ()
     sync_us: int = 0
+    trace: tuple[Moment, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +245,9 @@ def decode_request(data: bytes) -> Request:
     if kind == "fetch":
         return Fetch(_read_ids(fields.get("ids")))
     if kind == "status":
-        return StatusQuery()
+        return StatusQuery(
+            read_bytes(fields["trace"], "trace", ID_BYTES) if "trace" in fields else None
+        )
     if kind == "block":
         return BlockQuery(read_uint(fields.get("height"), "height"))
     if kind == "entries":
@@ -281,6 +290,7 @@ def decode_answer(data: bytes) -> Answer:
             mempool=read_uint(fields.get("mempool", 0), "mempool", UINT64_MAX),
             promises=read_promises(fields.get("promises"), "the promises"),
             sync_us=read_uint(fields.get("sync", 0), "sync", UINT64_MAX),
+            trace=read_moments(fields["trace"], "the trace") if "trace" in fields else None,
         )
     if kind == "block-answer":
         block = fields.get("block")
@@ -303,8 +313,8 @@ def _value(message: Request | Answer) -> dict[str, object]:
             return {"kind": "fetch", "ids": [*ids]}
         case Fetched(carried):
             return {"kind": "fetched", "carried": [*carried]}
-        case StatusQuery():
-            return {"kind": "status"}
+        case StatusQuery(trace):
+            return {"kind": "status", **({} if trace is None else {"trace": trace})}
         case BlockQuery(height):
             return {"kind": "block", "height": height}
         case BlockAnswer(height, data):
@@ -353,6 +363,7 @@ def _value(message: Request | Answer) -> dict[str, object]:
                 "mempool": message.mempool,
                 **({"promises": listed(message.promises)} if message.promises else {}),
                 **({"sync": message.sync_us} if message.sync_us else {}),
+                **({} if message.trace is None else {"trace": listed_moments(message.trace)}),
             }
 
 

@@ -107,6 +107,8 @@ def _of_a_node(network: LocalNetwork, leader: str, said: Said) -> None:
     said("ledger", "block", 1, *on, "--json")
     said("ledger", "transaction", answer["answers"][0]["id"], *on, "--json")
     said("ledger", "transaction", "00" * 32, *on, "--json", code=1)
+    said("trace", answer["answers"][0]["id"], *on, "--json")
+    said("trace", "00" * 32, *on, "--json", code=1)
     rows = network.directory / "rows.ndjson"
     rows.write_text("".join(EVENT % number for number in range(3)) + "{}\n", encoding="utf-8")
     map_file = network.directory / "map.toml"

@@ -18,6 +18,7 @@ from p2pcity.node.ordering_loop import OrderingLoop
 from p2pcity.node.outbox_loop import OutboxLoop
 from p2pcity.node.pruning import Pruning
 from p2pcity.node.status import Status
+from p2pcity.node.telemetry import Telemetry
 from p2pcity.node.waiting import Waiters
 
 
@@ -41,3 +42,4 @@ class Observed(Protocol):
     pruning: Pruning
     status: Status
     http: HttpStatistics
+    telemetry: Telemetry

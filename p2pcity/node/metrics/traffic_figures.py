@@ -32,6 +32,7 @@ def families(parts: Observed) -> Iterator[Metric]:
     yield from _admission(parts)
     yield from _waiting(parts)
     yield from _http(parts)
+    yield from _telemetry(parts)
 
 
 def _peers(parts: Observed, statistics: dict[str, int]) -> Iterator[Metric]:
@@ -134,3 +135,16 @@ def _http(parts: Observed) -> Iterator[Metric]:
         },
     )
     yield gauge("http_streams", "Clients that follow /v1/stream.", parts.http.streams_open)
+
+
+def _telemetry(parts: Observed) -> Iterator[Metric]:
+    yield counter(
+        "telemetry_spans_exported",
+        "Spans that the collector of telemetry.otlp_endpoint took.",
+        parts.telemetry.exported,
+    )
+    yield counter(
+        "telemetry_spans_dropped",
+        "Spans that it did not take, or for which the queue had no room.",
+        parts.telemetry.dropped,
+    )

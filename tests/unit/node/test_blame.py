@@ -12,6 +12,7 @@ from p2pcity.net.network import Network
 from p2pcity.node.forwarding import Forwarding
 from p2pcity.node.gossiping import Gossiping
 from p2pcity.node.intake import Admitted, Intake
+from p2pcity.node.moments import Moments
 from p2pcity.wire import forward, gossip
 from tests.vectors_event import MINIMAL
 from tests.vectors_transaction import make
@@ -48,8 +49,10 @@ async def test_only_a_rejected_transaction_is_blamed_on_the_peer(
 ) -> None:
     peers, judge = Peers(), Judge(reason)
     network, intake = cast(Network, peers), cast(Intake, judge)
-    gossiping = Gossiping(network=network, intake=intake)
+    moments = Moments(lambda: 0)
+    gossiping = Gossiping(network=network, intake=intake, moments=moments)
     parts: dict[str, Any] = {"mempool": None, "leader": lambda: None, "own_id": "", "reoffer_s": 1}
+    parts["moments"] = moments
     async with trio.open_nursery() as nursery:
         batch = gossip.encode_batch([make(MINIMAL).data])
         assert await gossiping.receive("gossiper", batch) is not is_blamed

@@ -31,6 +31,7 @@ class Case(Door):
             leader=lambda: self.leader,
             own_id="own",
             reoffer_s=1.0,
+            moments=self.moments,
         )
 
     async def answer(self, peer: str, protocol: str, data: bytes) -> bytes:

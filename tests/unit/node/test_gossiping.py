@@ -15,7 +15,9 @@ class Case(Door):
     def __init__(self) -> None:
         super().__init__()
         self.network = HandNetwork("a")
-        self.gossiping = Gossiping(network=self.network.typed, intake=self.intake)
+        self.gossiping = Gossiping(
+            network=self.network.typed, intake=self.intake, moments=self.moments
+        )
 
     def large(self, size: int) -> Carried:
         return self.chain.carried(self.chain.event(data="x" * size), self.chain.event(data="y"))

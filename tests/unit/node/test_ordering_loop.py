@@ -95,6 +95,7 @@ class Case(Door):
             on_message=lambda peer, message: self.heard.append((peer, message)),
             is_barred=lambda: self.is_barred,
             rng=random.Random(1),
+            moments=self.moments,
         )
 
     def _on_leader(self) -> None:

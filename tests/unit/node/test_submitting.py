@@ -98,6 +98,7 @@ class Case(Door):
             is_unsaid=lambda id_: id_ in self.unsaid,
             expire_later=lambda ids: self.late.extend(ids),
             find_events=self.ledger.find,
+            moments=self.moments,
         )
 
     async def _status(self, id_: bytes) -> TransactionStatus:

@@ -3,7 +3,10 @@
 import pytest
 
 from p2pcity.wire import sync
+from p2pcity.wire.moment import Moment
 from p2pcity.wire.raft import Entry
+
+MOMENTS = (Moment("received", 1, "a"), Moment("applied", 2, None, 3, 4, 5, "committed"))
 
 
 @pytest.mark.parametrize(
@@ -12,6 +15,7 @@ from p2pcity.wire.raft import Entry
         sync.PendingQuery(bytes(16), 3, 10),
         sync.Fetch((bytes(32),)),
         sync.StatusQuery(),
+        sync.StatusQuery(bytes(32)),
         sync.BlockQuery(7),
         sync.EntriesQuery(7),
     ],
@@ -27,6 +31,8 @@ def test_requests_come_back(message: sync.Request) -> None:
         sync.Fetched((b"a",)),
         sync.StatusAnswer(1, bytes(32), 2, 3, 4, "leader", "0.1.0", 5, 6),
         sync.StatusAnswer(1, bytes(32), 2, 3, 4, "leader", "0.1.0", 5, 6, (), 1_800),
+        sync.StatusAnswer(1, bytes(32), 2, 3, 4, "leader", "0.1.0", 5, trace=()),
+        sync.StatusAnswer(1, bytes(32), 2, 3, 4, "leader", "0.1.0", 5, trace=MOMENTS),
         sync.BlockAnswer(7, b"block"),
         sync.BlockAnswer(7, None),
         sync.EntriesAnswer(7, 2, 9, (Entry(1, 7, b"block"), Entry(2, 8))),
