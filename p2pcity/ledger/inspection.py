@@ -74,7 +74,7 @@ class Inspection:
     def formats(self) -> dict[str, int]:
         """The format of each part that was read."""
         found = {
-            "log": None if self.log is None else self.log.header.version,
+            "log": None if self.log is None else self.log.version,
             "outbox": None if self.outbox is None else OUTBOX_FORMAT,
             "views": self.views_schema,
         }
@@ -216,7 +216,7 @@ def _look_at_outbox(found: Inspection) -> None:
         return
     found.outbox = Outbox.count(path)
     if found.outbox is None:
-        found.notes.append(f"{path.name} was not read: {_NO_INDEX}")
+        found.notes.append(f"{path.name} was not read: {_NO_INDEX}, or it is of an older format")
 
 
 def _compare(found: Inspection) -> None:
