@@ -56,9 +56,14 @@ def install_outbox(put: Callable[[Any, str, Any], None] = setattr) -> None:
     put(outbox, "FORMAT_VERSION", OUTBOX)
 
 
+def install_views(put: Callable[[Any, str, Any], None] = setattr) -> None:
+    """Give the views their next format."""
+    put(schema, "VERSION", VIEWS)
+    put(schema, "TABLES", (*schema.TABLES, _TABLE))
+
+
 def install() -> None:
     """A plugin for `warm_nodes`: all of them."""
     install_log()
     install_outbox()
-    schema.VERSION = VIEWS  # type: ignore[misc]  # this process's own
-    schema.TABLES = (*schema.TABLES, _TABLE)  # type: ignore[misc]  # likewise
+    install_views()
