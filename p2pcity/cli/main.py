@@ -57,7 +57,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "Print the JSON Schema of what a command prints with --json.",
     ),
     "completion": ("p2pcity.cli.completion:completion", "Print the shell's completion script."),
-    "version": ("p2pcity.cli.version:version", "Print versions of p2pcity and what it stands on."),
+    "version": (
+        "p2pcity.cli.version:version",
+        "Print versions of p2pcity, its formats on the disk, and what it stands on.",
+    ),
 }
 
 

@@ -7,6 +7,9 @@
 Records are written and synced before the head that counts them, and the head is durable before
 the log removes a file: a kill anywhere leaves the old base or the new one, and a log that goes on
 from it. Records behind those that the head counts are what a kill left; they are cut.
+
+In format 1 `base/head` is a CBOR array of three: the head's bytes, 1 for a base that others gave,
+and a checksum. Any later format begins with its number instead.
 """
 
 import errno
@@ -19,7 +22,7 @@ from typing import Final, Protocol, Self
 
 from p2pcity.crypto.digest import sha256
 from p2pcity.errors import CorruptionError, DecodeError, LedgerError, Unavailable
-from p2pcity.ledger.segment_file import denied, failed, remove, sync_directory
+from p2pcity.ledger.segment_file import denied, failed, newer_format, remove, sync_directory
 from p2pcity.ledger.segment_index import BEGINNING, Start
 from p2pcity.views.base import NO_BASE, Base
 from p2pcity.wire import base as base_wire
@@ -28,6 +31,7 @@ from p2pcity.wire.base import HEIGHT_SHIFT, RECORD_BYTES, BaseHead, IntervalChai
 from p2pcity.wire.fields import read_array, read_bytes, read_uint
 from p2pcity.wire.limits import BASE_INTERVAL_BLOCKS
 
+FORMAT_VERSION: Final = 1
 PIECE_RECORDS: Final = 16 * 1024
 """Records read at once: 768 KiB."""
 
@@ -347,7 +351,10 @@ def is_interval_right(base: StoredBase, interval: int) -> bool:
 
 
 def read_head(path: Path) -> StoredHead | None:
-    """Return the head in a file, None when there is none; CorruptionError."""
+    """Return the head in a file, None when there is none.
+
+    Raises CorruptionError, ConfigError without the right to read and for a newer format.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -355,7 +362,10 @@ def read_head(path: Path) -> StoredHead | None:
     except OSError as error:
         raise denied(path, error) from error
     try:
-        items = read_array(cbor.decode(data, size_max=len(data)), "the file", 3)
+        value = cbor.decode(data, size_max=len(data))
+        if isinstance(value, list) and value and isinstance(value[0], int):
+            raise newer_format(path, value[0], FORMAT_VERSION)
+        items = read_array(value, "the file", 3)
         head, is_given = read_bytes(items[0], "the head"), read_uint(items[1], "given", 1)
         if read_bytes(items[2], "the checksum") != _checksum(head, is_given):
             raise DecodeError("the checksum is wrong")

@@ -12,26 +12,36 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from p2pcity.errors import CorruptionError, DecodeError, LedgerError, LockedError
+from p2pcity.errors import (
+    CorruptionError,
+    DecodeError,
+    LedgerError,
+    LockedError,
+    RulesTooOldError,
+)
 from p2pcity.ledger import base_incoming, base_store, database, lock, promises_file, records
 from p2pcity.ledger.base_store import StoredBase, StoredHead
 from p2pcity.ledger.check import Finding
 from p2pcity.ledger.data_directory import DataDirectory
 from p2pcity.ledger.outbox import FORMAT_VERSION as OUTBOX_FORMAT
 from p2pcity.ledger.outbox import Outbox, OutboxCount
-from p2pcity.ledger.segment_file import denied, list_segments
+from p2pcity.ledger.segment_file import SegmentReader, denied, list_segments
 from p2pcity.ledger.segment_found import Mended, Recovered
 from p2pcity.ledger.segment_index import BEGINNING, Start
+from p2pcity.ledger.segment_reading import read_entry
 from p2pcity.ledger.segment_recovery import does_not_reach, recover
 from p2pcity.ledger.segment_repair import Mender
 from p2pcity.ledger.views_reader import damage_named
 from p2pcity.ledger.views_store import verify
+from p2pcity.ordering.apply import check_rules
 from p2pcity.views import meta, schema
 from p2pcity.views.meta import Meta
+from p2pcity.wire import block as block_wire
 
 _NO_INDEX: Final = (
     "its -wal holds something and its -shm is gone, which only a writer can make again"
 )
+_NEXT_ENTRIES: Final = 256
 _VIEWS_REMEDY: Final = "Nothing is lost: the next start makes the views anew from the log."
 
 
@@ -49,7 +59,8 @@ class Inspection:
     """What was found; None for what is not there, or could not be read (then a finding says why).
 
     `peer` is the node that the lock file names, `views_schema` the views' format. `is_clean` says
-    whether the last process closed its files, None when none ever ran on them.
+    whether the last process closed its files, None when none ever ran on them. `too_old` is why
+    this release can't apply what comes next, if it can't.
     """
 
     directory: DataDirectory
@@ -61,6 +72,7 @@ class Inspection:
     views: Meta | None = None
     outbox: OutboxCount | None = None
     is_clean: bool | None = None
+    too_old: RulesTooOldError | None = None
     free_bytes: int = 0
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -74,7 +86,7 @@ class Inspection:
     def formats(self) -> dict[str, int]:
         """The format of each part that was read."""
         found = {
-            "log": None if self.log is None else self.log.header.version,
+            "log": None if self.log is None else self.log.version,
             "outbox": None if self.outbox is None else OUTBOX_FORMAT,
             "views": self.views_schema,
         }
@@ -106,6 +118,7 @@ def inspect(directory: DataDirectory) -> Inspection:
     _try(found, lambda: _look_at_log(found))
     _try(found, lambda: _look_at_outbox(found))
     _compare(found)
+    _try(found, lambda: _look_at_rules(found))
     _look_at_the_rest(found)
     found.is_clean = _is_clean(found)
     # A node that was started meanwhile may have changed anything.
@@ -216,7 +229,7 @@ def _look_at_outbox(found: Inspection) -> None:
         return
     found.outbox = Outbox.count(path)
     if found.outbox is None:
-        found.notes.append(f"{path.name} was not read: {_NO_INDEX}")
+        found.notes.append(f"{path.name} was not read: {_NO_INDEX}, or it is of an older format")
 
 
 def _compare(found: Inspection) -> None:
@@ -236,6 +249,28 @@ def _compare(found: Inspection) -> None:
                 index=last + 1,
             )
         )
+
+
+def _look_at_rules(found: Inspection) -> None:
+    """Look for the block at which this release would stop: it is among the next to be applied."""
+    log = found.log
+    if log is None or found.views is None or log.gaps:
+        return
+    first = found.views.applied_index + 1
+    with contextlib.closing(SegmentReader()) as reader:
+        for index in range(first, min(log.index.last_index, first + _NEXT_ENTRIES) + 1):
+            place = log.index.place(index)
+            payload = read_entry(reader, log.paths[place.sequence], index, place)
+            try:
+                if payload:
+                    check_rules(block_wire.decode(payload).header)
+            except RulesTooOldError as error:
+                found.too_old = error
+                found.notes.append(f"{error}. {error.remedy}")
+                return
+            except DecodeError:
+                # What is no block is for the apply loop to judge.
+                return
 
 
 def _look_at_the_rest(found: Inspection) -> None:

@@ -6,7 +6,8 @@ told for a while longer. All calls are BLOCKING and come from one thread (the ou
 
 Schema, format 1 (`meta` holds `format`): `pending` (number, id, expires_ms, carried, checksum)
 and `settled` (number, id, state, reason, settled_ms, checksum); a row's checksum is BLAKE2b-128
-over its other columns but the number.
+over its other columns but the number. A file is made, and brought from any older format to this
+one, in one transaction that says so last.
 """
 
 import contextlib
@@ -18,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Self
 
-from p2pcity.errors import ConfigError, CorruptionError, P2PCityError, SyncFailedError, Unavailable
+from p2pcity.errors import CorruptionError, P2PCityError, SyncFailedError, Unavailable
 from p2pcity.ledger import database
+from p2pcity.ledger.segment_file import newer_format
 
-FORMAT_VERSION: Final = 1
 SETTLED_ROWS_MAX: Final = 100_000
 SETTLED_AGE_MS_MAX: Final = 24 * 60 * 60 * 1000
 PENDING_BYTES_MAX: Final = 256 * 1024 * 1024
@@ -33,7 +34,7 @@ _BYTES_PER_COMMIT: Final = 16 * 1024
 SettledState = Literal["committed", "expired", "rejected"]
 _FINAL_STATES: Final = ("committed", "expired", "rejected")
 
-_SCHEMA: Final = (
+_FIRST: Final = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE pending (number INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE,"
     " expires_ms INTEGER NOT NULL, carried BLOB NOT NULL, checksum BLOB NOT NULL)",
@@ -42,8 +43,10 @@ _SCHEMA: Final = (
     " state TEXT NOT NULL, reason TEXT NOT NULL, settled_ms INTEGER NOT NULL,"
     " checksum BLOB NOT NULL)",
     "CREATE INDEX settled_time ON settled (settled_ms)",
-    f"INSERT INTO meta VALUES ('format', {FORMAT_VERSION})",
 )
+_STEPS: Final = (_FIRST,)
+"""What leads from each format to the next, from none to 1 first."""
+FORMAT_VERSION: Final = len(_STEPS)
 
 Row = tuple[bytes, int, bytes]
 """What `add` takes: (id, expires in Unix ms, carried bytes)."""
@@ -136,40 +139,49 @@ class Outbox:
     def count(cls, path: Path) -> OutboxCount | None:
         """Verify and count what lies in the `outbox.db` of a node that does not run.
 
-        Nothing is written. None when that can't be read so (`database.connect_untouched`). Raises
-        CorruptionError, ConfigError.
+        Nothing is written. None when that can't be read so (`database.connect_untouched`), or is
+        of an older format. Raises CorruptionError, ConfigError.
         """
         connection = database.connect_untouched(path)
         if connection is None:
             return None
         with contextlib.closing(connection), database.translated(path):
             outbox = cls(path, connection, _wall_clock_ms, PENDING_BYTES_MAX)
-            if not outbox._is_made():
+            version = outbox._read_format()
+            if not version:
                 return OutboxCount(0, 0, 0)
+            if version < FORMAT_VERSION:
+                return None
             outbox._verify()
             [(settled,)] = connection.execute("SELECT count(*) FROM settled").fetchall()
             return OutboxCount(outbox.pending_count, outbox.pending_bytes, settled)
 
     def _prepare(self) -> None:
-        if not self._is_made():
+        version = self._read_format()
+        if version < FORMAT_VERSION:
             with database.transaction(self._connection):
-                for statement in _SCHEMA:
-                    self._fetch(statement)
+                for step in _STEPS[version:]:
+                    for statement in step:
+                        self._fetch(statement)
+                self._fetch("INSERT OR REPLACE INTO meta VALUES ('format', ?)", (FORMAT_VERSION,))
         self._verify()
         database.checkpoint(self._connection)
 
-    def _is_made(self) -> bool:
+    def _read_format(self) -> int:
+        """Return the file's format, 0 while nothing is in it; ConfigError for a newer one."""
         if self._fetch("PRAGMA quick_check(1)") != [("ok",)]:
             raise self._corrupt("the database's structure is damaged")
-        return bool(self._fetch("SELECT 1 FROM sqlite_master WHERE name = 'meta'"))
+        if not self._fetch("SELECT 1 FROM sqlite_master WHERE name = 'meta'"):
+            return 0
+        rows = self._fetch("SELECT value FROM meta WHERE key = 'format'")
+        version = rows[0][0] if rows else None
+        if not isinstance(version, int) or version < 1:
+            raise self._corrupt(f"it has format {version}")
+        if version > FORMAT_VERSION:
+            raise newer_format(self._path, version, FORMAT_VERSION)
+        return version
 
     def _verify(self) -> None:
-        rows = self._fetch("SELECT value FROM meta WHERE key = 'format'")
-        if rows != [(FORMAT_VERSION,)]:
-            raise ConfigError(
-                f"{self._path} has format {rows}, this release knows {FORMAT_VERSION}",
-                remedy="Install the release that wrote this data directory, or a newer one.",
-            )
         for row in self._connection.execute(
             "SELECT number, id, expires_ms, carried, checksum FROM pending"
         ):

@@ -2,7 +2,8 @@
 
 An aid and no promise of this node's own: when it is missing or damaged, this node knows less of
 others and is as right as before. It is written beside and moved into place, and never synced: no
-disk has to wait for it, and what a power failure leaves of it has a checksum.
+disk has to wait for it, and what a power failure leaves of it has a checksum. A file in another
+format than this one, an array of the promises' bytes and their checksum, counts as damaged.
 """
 
 from collections.abc import Sequence

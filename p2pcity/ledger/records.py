@@ -37,6 +37,9 @@ bytes that never leave the node, so a mark is found by scanning even where a len
 destroyed, and nobody can put bytes into an event that look like one. The header of a file says
 the same of all files before it.
 
+The format is that of a file, and never falls from one file to the next. A release reads every
+format up to its own and writes only in its own: an older file is closed, and the next one begun.
+
 A group is what one save wrote: a truncation (if any), entries, a hard state (if any): in this
 order, so that no commit index is ever read without the entries that it speaks of.
 """

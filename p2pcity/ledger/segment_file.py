@@ -64,6 +64,15 @@ def denied(path: Path, error: OSError) -> ConfigError:
     )
 
 
+def newer_format(path: Path, found: int, known: int) -> ConfigError:
+    """Say that a later release wrote `path`, in a format that this one does not know."""
+    return ConfigError(
+        f"{path} has format {found}, this release knows 1 to {known}",
+        remedy="Install the release that wrote this data directory, or a newer one: an older one "
+        "can't go on with it.",
+    )
+
+
 def failed(path: Path, what: str, error: OSError) -> SyncFailedError:
     """Say that a write or sync of `path` failed, and what to do."""
     remedy = f"Check the disk under {path.parent} (dmesg, smartctl), then start the node again."

@@ -81,6 +81,7 @@ class Recovered:
     files that a log which began anew no longer needs. `lowest`, the first index that it writes or
     truncates, and `digest` (the running one) are the last file's; its saved index ends at
     `indexed_end`, and `saved_indexes` has those that are to be written, by the file's sequence.
+    `header` is the first file's, `version` the last one's format.
     """
 
     directory: Path
@@ -105,6 +106,7 @@ class Recovered:
     open_gap: Gap | None = None
     votes: list[str | None] = field(default_factory=list)
     is_vote_known: bool = True
+    version: int = 1
     lowest: int = 1
     digest: Any = None
     indexed_end: int = 0

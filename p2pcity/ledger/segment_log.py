@@ -169,6 +169,9 @@ class SegmentLog:
         self._tail.is_mark_synced = True
         if recovered.is_behind:
             self._begin_anew(recovered.start)
+        if self._tail.is_older and not self.holes:
+            # The change of format: the new file has its name once it is durable, or there is none.
+            self._roll()
         if recovered.start.index and not self.holes:
             self.remove_files()
 
@@ -368,7 +371,7 @@ class SegmentLog:
         is_fit = not self.holes or (entries and entries[0].index == self.holes[0][0])
         assert is_fit, "a log with holes takes nothing but what ends the first"
         last = check_group(self._index, self._hard_state, hard_state or self._hard_state, entries)
-        if self._tail.file.size >= self._segment_bytes_max:
+        if self._tail.is_older or self._tail.file.size >= self._segment_bytes_max:
             self._roll()
         group, places = encode_group(
             hard_state,

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from p2pcity.errors import ConfigError, CorruptionError
+from p2pcity.errors import CorruptionError
 from p2pcity.ledger import records, segment_index_file, segment_repair
 from p2pcity.ledger.records import BadRecord, FileHeader, Kind, Record
-from p2pcity.ledger.segment_file import denied, list_segments
+from p2pcity.ledger.segment_file import denied, list_segments, newer_format
 from p2pcity.ledger.segment_found import Gap, Mended, Recovered, note_vote
 from p2pcity.ledger.segment_index import BEGINNING, EntryIndex, Place, Start
 from p2pcity.ledger.segment_repair import Mender, Site
@@ -175,15 +175,14 @@ def _check_header(
     state: Recovered, header: FileHeader, sequence: int, first_index: int, path: Path
 ) -> None:
     """Compare a file's header with its name and with the files before it."""
-    if header.version != records.FORMAT_VERSION:
-        raise ConfigError(
-            f"{path} has format {header.version}, this release knows {records.FORMAT_VERSION}",
-            remedy="Install the release that wrote this data directory, or a newer one.",
-        )
+    if header.version > records.FORMAT_VERSION:
+        raise newer_format(path, header.version, records.FORMAT_VERSION)
     expected = _expected(state, sequence, first_index, None)
-    if header != expected or first_index != header.first_index:
+    is_next = expected is not None and header == expected._replace(version=header.version)
+    if not is_next or header.version < state.version or first_index != header.first_index:
         what = f"{path.name} does not continue the file before it"
         raise corrupt(state.directory, state.index.last_index + 1, what)
+    state.version = header.version
 
 
 def _take_file(

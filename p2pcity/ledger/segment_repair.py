@@ -192,12 +192,14 @@ def restore_header(buffer: bytes, expected: FileHeader | None) -> bytes | None:
         return changed
     if expected is None:
         return None
-    header = records.encode_file_header(expected)
-    checksum = header[-CHECKSUM_BYTES:]
-    if start[-CHECKSUM_BYTES:] == checksum:
+    for version in range(1, records.FORMAT_VERSION + 1):
+        header = records.encode_file_header(expected._replace(version=version))
+        checksum = header[-CHECKSUM_BYTES:]
+        if start[-CHECKSUM_BYTES:] == checksum:
+            return header
+        try:
+            records.parse_record(buffer, records.FILE_HEADER_BYTES, checksum)
+        except BadRecord:
+            continue
         return header
-    try:
-        records.parse_record(buffer, records.FILE_HEADER_BYTES, checksum)
-    except BadRecord:
-        return None
-    return header
+    return None

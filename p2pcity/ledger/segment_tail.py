@@ -32,6 +32,7 @@ class SegmentTail:
         self.is_marked = recovered.last_mark_end == recovered.size
         self.is_mark_synced = False
         self.bytes_written = 0
+        self.version = recovered.version
         self.sync_times: Final = SyncTimes()
         self.file = SegmentFile(recovered.paths[recovered.sequence], recovered.sequence)
         self._directory = recovered.directory
@@ -39,6 +40,11 @@ class SegmentTail:
         self._lock = lock
         self._clock = clock
         self._index_writer = IndexWriter(recovered, segment_bytes_max)
+
+    @property
+    def is_older(self) -> bool:
+        """Whether the last file is in an older format: nothing is written to it but its end."""
+        return self.version < records.FORMAT_VERSION
 
     def append(self, data: bytes) -> None:
         """Write records: `data` ends with the checksum of the last one."""
@@ -101,7 +107,10 @@ class SegmentTail:
         """
         sequence = self.file.sequence + 1
         header = self._header._replace(
-            sequence=sequence, first_index=first_index, previous=previous
+            sequence=sequence,
+            first_index=first_index,
+            previous=previous,
+            version=records.FORMAT_VERSION,
         )
         data = records.encode_file_header(header)
         data += b"".join(encode_kept(kept, first_index - 1, data[-records.CHECKSUM_BYTES :]))
@@ -110,6 +119,6 @@ class SegmentTail:
     def go_on(self, file: SegmentFile, first_index: int, data: bytes) -> None:
         """Turn to a file from `make_next`."""
         self.file.close()
-        self.file = file
+        self.file, self.version = file, records.FORMAT_VERSION
         self.checksum = data[-records.CHECKSUM_BYTES :]
         self._index_writer.began(file.path, first_index, data)

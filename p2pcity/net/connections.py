@@ -257,6 +257,7 @@ class Connections:
             link.close("not allowed any more")
             return
         link.hello = outcome.hello
+        record.release = outcome.hello.release
         before = self.links.active(link.peer)
         if outcome.reason:
             record.is_refused = True

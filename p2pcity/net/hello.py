@@ -82,7 +82,7 @@ def _detail(reason: str, mine: Hello, theirs: Hello) -> str:
     if reason == hello_wire.WRONG_NETWORK:
         return f"this node is in network {mine.network.hex()}, not {theirs.network.hex()}"
     if reason == hello_wire.OTHER_PARAMETERS:
-        return "the limits of protocol/parameters.toml differ: run the same release"
+        return f"the limits of protocol/parameters.toml differ: {_releases(mine, theirs)}"
     if reason == hello_wire.OLDER_EPOCH:
         return (
             f"epoch {mine.epoch} has begun without this node of epoch {theirs.epoch}; {_JOIN_ANEW}"
@@ -91,7 +91,13 @@ def _detail(reason: str, mine: Hello, theirs: Hello) -> str:
         return f"the peer is in epoch {theirs.epoch}, this node in {mine.epoch}; {_JOIN_ANEW}"
     return (
         f"this node speaks protocol {mine.protocol_oldest} to {mine.protocol}, "
-        f"not {theirs.protocol_oldest} to {theirs.protocol}"
+        f"not {theirs.protocol_oldest} to {theirs.protocol}: {_releases(mine, theirs)}"
+    )
+
+
+def _releases(mine: Hello, theirs: Hello) -> str:
+    return (
+        f"this node runs release {mine.release}, the peer {theirs.release}; upgrade the older one"
     )
 
 

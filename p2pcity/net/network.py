@@ -335,6 +335,7 @@ class Network:
             score=-round(record.demerits.value(now_s), 1) or 0.0,
             last_refusal=record.last_refusal,
             last_error=record.last_error,
+            release=record.release,
         )
         return shown if link is None else self._describe_link(shown, link)
 
@@ -356,7 +357,7 @@ class Network:
             height=hello.height if hello is not None else None,
             incarnation=hello.incarnation if hello is not None else None,
             hello=hello,
-            release=hello.release if hello is not None else "",
+            release=shown.release,
             score=shown.score,
             last_refusal=shown.last_refusal,
             last_error=shown.last_error,

@@ -36,7 +36,7 @@ class PeerInfo:
     `state` is one of connected, connecting, refused, banned, disconnected and unknown-address;
     `direction` is out when this node dialled, in when the peer did; `score` is 0 for a peer
     without demerits and falls below it; `last_refusal` is the last reason for which one side
-    sent the other away.
+    sent the other away; `release` is what it said that it runs.
     """
 
     peer: str
@@ -97,6 +97,7 @@ class PeerRecord:
     is_refused: bool = False
     last_refusal: str = ""
     last_error: str = ""
+    release: str = ""
     banned_until_s: float = 0.0
     ban_s: float = 0.0
 

@@ -60,7 +60,6 @@ from p2pcity.ordering.apply import AppliedBlock
 from p2pcity.ordering.clocks import Verdict
 from p2pcity.ordering.members import Members
 from p2pcity.ordering.proposer import Parent
-from p2pcity.wire.limits import RULES_VERSION
 from p2pcity.wire.raft import Entry
 from p2pcity.wire.transaction import Carried
 
@@ -176,7 +175,7 @@ class Parts:
             raft_log=stores.raft_log,
             writer=stores.log_writer,
             mempool=self.mempool,
-            rules=RULES_VERSION,
+            rules=identity.genesis.rules,
             tip=self._tip,
             applied_index=lambda: self.apply.applied_index,
             now_ms=self.now_ms,

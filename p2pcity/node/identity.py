@@ -63,5 +63,6 @@ def _read_genesis(config: Config) -> Genesis:
         return genesis_wire.decode(data)
     except DecodeError as error:
         raise ConfigError(
-            f"{path}: {error}", remedy="Copy the genesis file again, in binary."
+            f"{path}: {error}",
+            remedy=error.remedy or "Copy the genesis file again, in binary.",
         ) from error

@@ -294,6 +294,7 @@ class Status:
                     "score": peer.score,
                     "state": peer.state,
                     "refusal": peer.last_refusal,
+                    "release": peer.release,
                 }
             )
         return {"version": 1, "peers": rows}

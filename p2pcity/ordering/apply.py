@@ -27,7 +27,7 @@ from p2pcity.crypto.merkle import Frontier, leaf_hash
 from p2pcity.errors import ChangeRefused, DecodeError, DivergedError, RulesTooOldError
 from p2pcity.ordering.members import apply_bytes
 from p2pcity.wire import transaction as transaction_wire
-from p2pcity.wire.block import Block
+from p2pcity.wire.block import Block, Header
 from p2pcity.wire.event import name_key
 from p2pcity.wire.genesis import Genesis, is_type_allowed
 from p2pcity.wire.limits import RULES_VERSION
@@ -45,7 +45,6 @@ that nobody looked yet.
 _DIVERGED_REMEDY: Final = (
     "Stop this node, keep its data directory for the investigation, and join again with a new one."
 )
-_RULES_REMEDY: Final = "Install the newest release, then start the node again."
 _NO_EVENTS: Final[frozenset[int]] = frozenset()
 
 
@@ -237,11 +236,7 @@ class Applier:
             )
         if header.time_ms < tip.time_ms:
             raise DivergedError(f"{where} is older than its parent", remedy=_DIVERGED_REMEDY)
-        if not 1 <= header.rules <= RULES_VERSION:
-            raise RulesTooOldError(
-                f"{where} is under rules {header.rules}, this release knows 1 to {RULES_VERSION}",
-                remedy=_RULES_REMEDY,
-            )
+        check_rules(header)
         if header.epoch != self._state.epoch:
             raise DivergedError(
                 f"{where} is of epoch {header.epoch}, here it is {self._state.epoch}",
@@ -269,6 +264,16 @@ class Applier:
         if not all(is_type_allowed(types, item) for item in used):
             return "unauthorised"
         return "applied"
+
+
+def check_rules(header: Header) -> None:
+    """Raise RulesTooOldError for a block under rules that this release does not know."""
+    if not 1 <= header.rules <= RULES_VERSION:
+        raise RulesTooOldError(
+            f"the block at height {header.height} is under rules {header.rules}, this release "
+            f"knows 1 to {RULES_VERSION}",
+            remedy="Install the newest release, then start the node again.",
+        )
 
 
 def _invalid(data: bytes, error: DecodeError) -> AppliedTransaction:

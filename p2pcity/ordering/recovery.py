@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from p2pcity.city.membership import State, decode_members
 from p2pcity.crypto import keys
 from p2pcity.errors import ChangeRefused, ConfigError, DecodeError, DivergedError
-from p2pcity.ordering.apply import Tip
+from p2pcity.ordering.apply import Tip, check_rules
 from p2pcity.ordering.members import apply_bytes
 from p2pcity.wire import block as block_wire
 from p2pcity.wire import change as change_wire
@@ -21,7 +21,6 @@ from p2pcity.wire.base import BaseHead
 from p2pcity.wire.block import Block
 from p2pcity.wire.change import Recover
 from p2pcity.wire.genesis import Genesis
-from p2pcity.wire.limits import RULES_VERSION
 from p2pcity.wire.raft import Entry, HardState
 
 _BATCH_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -47,7 +46,7 @@ class Survey:
     """Where a log stands: the ledger up to its end, and how much of that is surely committed.
 
     `tip` and `state` are those after the last entry, `height_committed` the height at the commit
-    index. `kept_transactions` are those in blocks beyond it.
+    index. `kept_transactions` are those in blocks beyond it, `rules` the rules in force.
     """
 
     last_index: int
@@ -57,6 +56,7 @@ class Survey:
     kept_transactions: int
     tip: Tip
     state: State
+    rules: int
 
     @property
     def committed(self) -> int:
@@ -72,7 +72,7 @@ class Survey:
 def survey(genesis: Genesis, raft_log: ReadableLog, base: BaseHead | None = None) -> Survey:
     """Walk the whole log, which goes on from `base` where blocks were pruned.
 
-    Raises DivergedError when its blocks do not follow one another.
+    Raises DivergedError when its blocks do not follow one another, RulesTooOldError.
     """
     tip, state = Tip.from_genesis(genesis), State.from_genesis(genesis)
     commit = min(raft_log.hard_state.commit, raft_log.last_index)
@@ -93,7 +93,14 @@ def survey(genesis: Genesis, raft_log: ReadableLog, base: BaseHead | None = None
             last_term = entry.term
             index = entry.index + 1
     return Survey(
-        raft_log.last_index, last_term, raft_log.hard_state, height_committed, kept, tip, state
+        raft_log.last_index,
+        last_term,
+        raft_log.hard_state,
+        height_committed,
+        kept,
+        tip,
+        state,
+        genesis.rules,
     )
 
 
@@ -129,7 +136,7 @@ def begin_epoch(
         carried=[],
         epoch=found.state.epoch,
         voters=found.state.voters_digest,
-        rules=RULES_VERSION,
+        rules=found.rules,
         change=change_wire.encode(Recover(key, incarnation)),
     )
     term = max(found.hard_state.term, found.last_term) + 1
@@ -169,6 +176,7 @@ def _followed(tip: Tip, state: State, block: Block, index: int) -> tuple[Tip, St
             f"the block of entry {index} does not follow the one before",
             remedy="Recover on another node, and keep this data directory for the investigation.",
         )
+    check_rules(header)
     if block.change is not None:
         # A change that is refused has no effect, on any node.
         with suppress(ChangeRefused):

@@ -79,7 +79,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Genesis:
-    """The start of a network; `network` is its id, `signatures` are COSE_Sign1 bytes on it."""
+    """The start of a network; `network` is its id, `signatures` are COSE_Sign1 bytes on it.
+
+    `rules` is the rules version that its ledger begins with.
+    """
 
     body_bytes: bytes
     network: bytes
@@ -87,6 +90,7 @@ class Genesis:
     time_ms: int
     members: tuple[Member, ...]
     signatures: tuple[bytes, ...]
+    rules: int
 
     @property
     def nodes(self) -> tuple[GenesisNode, ...]:
@@ -234,8 +238,12 @@ def _read_body(data: bytes) -> Genesis:
     fields = read_exact_map(cbor.decode(data), "the genesis", _BODY)
     protocol = read_uint(fields["protocol"], "protocol")
     rules = read_uint(fields["rules"], "rules")
-    if protocol != PROTOCOL_VERSION or rules != RULES_VERSION:
-        raise DecodeError(f"protocol {protocol} with rules {rules} is not known to this release")
+    if not (1 <= protocol <= PROTOCOL_VERSION and 1 <= rules <= RULES_VERSION):
+        raise DecodeError(
+            f"protocol {protocol} with rules {rules} is not known to this release, which knows 1 "
+            f"to {PROTOCOL_VERSION} and 1 to {RULES_VERSION}",
+            remedy="Install the release that made this genesis, or a newer one.",
+        )
     read_bytes(fields["nonce"], "the nonce", 16)
     members = tuple(_read_member(item) for item in read_array(fields["members"], "the members"))
     genesis = Genesis(
@@ -245,6 +253,7 @@ def _read_body(data: bytes) -> Genesis:
         time_ms=read_uint(fields["time"], "time", TIME_MS_MAX),
         members=members,
         signatures=(),
+        rules=rules,
     )
     _check_unique([member.name for member in members], "a member's name")
     _check_unique([node.key for node in genesis.nodes], "a node's key")

@@ -16,6 +16,7 @@ from p2pcity.cli.chaos import shifted_clock
 from p2pcity.cli.testnet.local_network import LocalNetwork
 from p2pcity.cli.testnet.local_node import LocalNode, launch
 from p2pcity.cli.testnet.making import change_settings
+from p2pcity.ledger import records
 from tests.bad_input_city import clean_environment
 from tests.integration.process_case import (
     AUTHOR,
@@ -119,6 +120,13 @@ def _want_more_room(node: LocalNode, stack: ExitStack) -> None:
         file.write(f"\n[ledger]\ndisk_free_bytes_min = {2**49}\n")
 
 
+def _run_a_later_release(node: LocalNode, stack: ExitStack) -> None:
+    file = last_file(node.config.node.data_dir / "log")
+    header, _ = records.parse_file_header(file.read_bytes())
+    with file.open("r+b") as opened:
+        opened.write(records.encode_file_header(header._replace(version=header.version + 1)))
+
+
 def _lose_the_data(node: LocalNode, stack: ExitStack) -> None:
     shutil.rmtree(node.config.node.data_dir)
 
@@ -142,6 +150,7 @@ STOPPED: Final[dict[str, tuple[Spoil, str, str]]] = {
     "configuration": (_misspell_a_setting, "error", "keep_blocks"),
     "disk": (_want_more_room, "error", "keep_blocks"),
     "data": (_lose_the_data, "error", "init"),
+    "data ": (_run_a_later_release, "error", "Install the release that wrote"),
 }
 
 

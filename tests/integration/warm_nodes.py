@@ -135,11 +135,13 @@ def _shared() -> WarmStart:
     return warm
 
 
-def launch_warm(node: LocalNode, output: IO[bytes], *, plugin: str = "") -> Process:
+def launch_warm(
+    node: LocalNode, output: IO[bytes], *, plugin: str = "", arguments: Sequence[str] = ()
+) -> Process:
     """`local_node.launch` without a second of imports; a program of its own starts as ever."""
     if node.program != (sys.executable, "-m", "p2pcity"):
         return local_node.launch(node, output)
-    return WarmProcess(_shared(), _shared().start(node, plugin))
+    return WarmProcess(_shared(), _shared().start(node, plugin, arguments))
 
 
 def is_gone(pid: int) -> bool:

@@ -75,7 +75,7 @@ class Local:
         except ConfigError as error:
             self.found.append(of_error("genesis", error))
         except DecodeError as error:
-            remedy = "Fetch the city's genesis.cbor anew from another node."
+            remedy = error.remedy or "Fetch the city's genesis.cbor anew from another node."
             self.found.append(Finding("genesis", "error", f"{node.genesis}: {error}", remedy))
 
     def _open(self) -> None:
@@ -212,8 +212,10 @@ def _stored(directory: DataDirectory, genesis: Genesis) -> Iterator[Finding]:
     try:
         found = inspect(directory)
     except P2PCityError as error:
-        yield of_error("damage", error)
+        yield of_error("data" if isinstance(error, ConfigError) else "damage", error)
         return
+    if found.too_old is not None:
+        yield of_error("rules", found.too_old)
     yield from (Finding("damage", "error", item.what, item.remedy) for item in found.findings)
     if found.network not in (None, genesis.network):
         yield Finding(

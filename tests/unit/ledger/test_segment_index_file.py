@@ -121,6 +121,19 @@ def test_a_damaged_index_file_is_as_good_as_none(directory: Path) -> None:
         path.write_bytes(whole)
 
 
+def test_one_in_another_format_is_as_good_as_none_and_is_written_anew(directory: Path) -> None:
+    write_at_random(directory, 1)
+    walked = found(directory, None)
+    for path in saved_indexes(directory):
+        # Right in itself: only the number in its first bytes is another.
+        later = segment_index_file.MAGIC[:-1] + b"2" + path.read_bytes()[8:-32]
+        path.write_bytes(later + segment_index_file.begin_digest(later).digest())
+        assert found(directory, DISTANCE) == walked
+    SegmentLog.open(directory, segment_bytes_max=FILE_BYTES).close()
+    for path in saved_indexes(directory):
+        assert segment_index_file.decode(path.read_bytes()) is not None
+
+
 def test_one_of_another_file_fits_nothing(directory: Path) -> None:
     write_at_random(directory, 1)
     walked = found(directory, None)

@@ -30,6 +30,19 @@ def test_signing_twice_with_a_key_gives_one_signature() -> None:
     assert genesis.decode(genesis.encode(both)) == both
 
 
+def test_a_later_release_knows_the_genesis_of_an_earlier_one_and_not_the_other_way_round() -> None:
+    earlier = example()
+    with pytest.MonkeyPatch.context() as later:
+        later.setattr(genesis, "PROTOCOL_VERSION", 3)
+        later.setattr(genesis, "RULES_VERSION", 2)
+        assert genesis.decode(genesis.encode(earlier)) == earlier
+        made = genesis.make("one", 1, bytes(16), earlier.members)
+        assert (earlier.rules, made.rules) == (1, 2)
+    with pytest.raises(DecodeError, match="protocol 3 with rules 2 is not known") as caught:
+        genesis.decode(genesis.encode(made))
+    assert "Install the release" in caught.value.remedy
+
+
 def test_a_stranger_cannot_sign() -> None:
     with pytest.raises(DecodeError):
         genesis.sign(example(), STRANGER)
