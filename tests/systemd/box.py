@@ -95,14 +95,21 @@ class Box:
         self._init: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        tree = make_tree()
-        _done(["cp", "-a", "--reflink=auto", tree, self.root])
+        self._fill()
+        self._boot()
+        return self
+
+    def _fill(self) -> None:
+        """Put p2pcity into a copy of the tree, from a wheel."""
+        _done(["cp", "-a", "--reflink=auto", make_tree(), self.root])
         wheels = self._place / "wheels"
         _wheel(wheels, "--no-deps", ROOT)
         [own] = wheels.glob("p2pcity-*.whl")
         shutil.copy(own, self.root / "opt" / own.name)
         pip = ["/opt/p2pcity/bin/pip", "install", "-q", "--no-index", "--no-deps"]
         _done(["chroot", self.root, *pip, f"/opt/{own.name}"])
+
+    def _boot(self) -> None:
         with (self._place / "boot.log").open("wb") as log:
             self._init = subprocess.Popen(
                 ["bash", RIGS / "systemd-box.sh", "boot", self.root],
@@ -112,7 +119,6 @@ class Box:
                 start_new_session=True,
             )
         self.wait(self._is_up, "systemd is up")
-        return self
 
     def __exit__(self, *_: object) -> None:
         assert self._init is not None
@@ -127,10 +133,14 @@ class Box:
         done = self.run("systemctl", "is-system-running", is_checked=False)
         return done.strip() in ("running", "degraded")
 
+    def command(self, *command: str) -> list[str | Path]:
+        """The call that runs a command inside."""
+        return ["bash", RIGS / "systemd-box.sh", "run", self.root, *command]
+
     def run(self, *command: str, is_checked: bool = True, timeout_s: float = 2 * DEADLINE_S) -> str:
         """Run a command inside; its output. Fails when the command does, if `is_checked`."""
         done = subprocess.run(
-            ["bash", RIGS / "systemd-box.sh", "run", self.root, *command],
+            self.command(*command),
             capture_output=True,
             text=True,
             timeout=timeout_s,

@@ -48,8 +48,20 @@ class Local:
         self._directory: DataDirectory | None = None
 
     def look(self) -> None:
-        """Run every check; what is wrong is in `found` afterwards."""
-        self._read_identity()
+        """Run every check that this user may; what is wrong is in `found` afterwards."""
+        self._read_genesis()
+        if (place := self._closed_place()) is not None:
+            self.found.append(
+                Finding(
+                    "rights",
+                    "warning",
+                    f"user {os.geteuid()} may not look into {place}: keys, data, disk and ports "
+                    "were not looked at",
+                    "Run it as root or as the node's user: `sudo p2pcity doctor`.",
+                )
+            )
+            return
+        self._read_key()
         self._open()
         if self._directory is not None:
             self._look_at_disk(self._directory)
@@ -64,12 +76,28 @@ class Local:
         if self._directory is not None and self.genesis is not None:
             self.found += _stored(self._directory, self.genesis)
 
-    def _read_identity(self) -> None:
-        node = self.config.node
+    def _closed_place(self) -> Path | None:
+        """What belongs to another user, and is closed to this one; None when nothing is."""
+        user = os.geteuid()
+        for path in (self.config.node.key, self.config.node.data_dir):
+            try:
+                is_others = path.stat().st_uid != user
+            except PermissionError:
+                return path
+            except OSError:
+                continue  # It is not there: the checks say so.
+            if user and is_others and not os.access(path, os.R_OK):
+                return path
+        return None
+
+    def _read_key(self) -> None:
         try:
-            self._own_id = peer_id(read_key(node.key, "node.key").public)
+            self._own_id = peer_id(read_key(self.config.node.key, "node.key").public)
         except P2PCityError as error:
             self.found.append(of_error("key", error))
+
+    def _read_genesis(self) -> None:
+        node = self.config.node
         try:
             self.genesis = genesis_wire.decode(read_file(node.genesis, "node.genesis"))
         except ConfigError as error:
