@@ -59,6 +59,7 @@ class Holder:
     reach: int
     asked: int = 0
     lies: set[str] = field(default_factory=set)
+    head_part_bytes: int = HEAD_PART_BYTES
 
     def answer(self, question: Request) -> Answer:
         """Answer as `node.base_serving` does; what is in `lies` is wrong."""
@@ -73,7 +74,7 @@ class Holder:
                 held = height == self.number * BASE_INTERVAL_BLOCKS and self.number
                 data = self.ledger.heads[self.number - 1] if held else None
                 if data is not None:
-                    data = data[offset : offset + HEAD_PART_BYTES]
+                    data = data[offset : offset + self.head_part_bytes]
                     if "head" in self.lies:
                         data = _flipped(data)
                     if "head-long" in self.lies:

@@ -1,0 +1,126 @@
+"""Whole nodes with a damaged log that nobody can mend any more: the others pruned beyond it."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import pytest
+import trio
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+
+from p2pcity.wire import sync as sync_wire
+from p2pcity.wire.sync import BaseHeadQuery, BaseQuery, BaseRecordsQuery
+from tests.segment_case import entry_records, flip
+from tests.virtual.host import Host
+from tests.virtual.network import VirtualNetwork
+from tests.virtual.pruned_scene import first_height, have_pruned, play_pruned
+from tests.virtual.stage import Scene
+
+_KILLS: Final = 9
+
+
+async def leave_damaged(scene: Scene) -> tuple[Host, list[Host], int]:
+    """Stop a follower, damage its log in the middle, and let the others prune on beyond it.
+
+    Also the height that the others do not keep any more.
+    """
+    late = await scene.follower()
+    others = [host for host in scene.hosts if host is not late]
+    await scene.wait_until(lambda: all(first_height(host) > 8 for host in scene.hosts))
+    gone = late.height + 16
+    await late.stop()
+    # The newest file may have none yet.
+    files = sorted((late.directory / "log").glob("*.segment"), reverse=True)
+    file, found = next((x, found) for x in files if len(found := entry_records(x)) > 2)
+    record = found[len(found) // 2]
+    # In the payload: what length, kind and index say is still known.
+    flip(file, 8 * (record.offset + record.length - 20))
+    await have_pruned(scene, others, gone)
+    return late, others, gone
+
+
+async def check_votes(scene: Scene, late: Host, others: Sequence[Host]) -> None:
+    """With one of the others gone every commit needs the one that was damaged."""
+    leader = await scene.leader(*others)
+    [other] = (host for host in others if host is not leader)
+    await other.stop()
+    for host in (late, leader):
+        [answer] = await scene.submit(host, scene.sample(), timeout_s=30.0)
+        assert answer.status == "committed"
+    scene.cluster.start(other)
+    await scene.cluster.wait_up()
+
+
+def events_of(lines: Sequence[EventDict]) -> list[str]:
+    return [line["event"] for line in lines]
+
+
+@pytest.mark.scenario("A5", "D7", tier="T")
+def test_a_damaged_node_that_nobody_can_mend_goes_on_from_a_base() -> None:
+    async def course(scene: Scene) -> None:
+        late, others, gone = await leave_damaged(scene)
+        with capture_logs() as lines:
+            scene.cluster.start(late)
+            await have_pruned(scene, [late], gone)
+        said = events_of(lines)
+        steps = ["log_damaged", "fetching_base", "base_installed"]
+        assert sorted(steps, key=said.index) == steps
+        assert "log_repaired" not in said
+        await check_votes(scene, late, others)
+
+    play_pruned(course, is_busy=True)
+
+
+@pytest.mark.scenario("A5", "D8", tier="T")
+def test_its_fetch_goes_on_over_kills_at_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = VirtualNetwork.request
+    asked: list[str] = []
+    dies_at = 0
+
+    async def request(
+        self: VirtualNetwork, peer: str, protocol: str, data: bytes, timeout_s: float
+    ) -> bytes:
+        question = sync_wire.decode_request(data) if protocol == "sync" else None
+        if isinstance(question, BaseQuery | BaseHeadQuery | BaseRecordsQuery):
+            asked.append(type(question).__name__)
+            if len(asked) == dies_at:
+                self.host.kill()
+        return await real(self, peer, protocol, data, timeout_s)
+
+    async def course(scene: Scene) -> None:
+        nonlocal dies_at
+        late, others, gone = await leave_damaged(scene)
+        monkeypatch.setattr(VirtualNetwork, "request", request)
+        for number in range(1, _KILLS + 1):
+            asked.clear()
+            dies_at = number
+            scene.cluster.start(late)
+            await late.ended.wait()
+            kinds.append(asked[-1])
+        dies_at = 0
+        scene.cluster.start(late)
+        await have_pruned(scene, [late], gone)
+        await check_votes(scene, late, others)
+
+    kinds: list[str] = []
+    play_pruned(course, is_busy=True)
+    assert set(kinds) == {"BaseQuery", "BaseHeadQuery", "BaseRecordsQuery"}, kinds
+
+
+@pytest.mark.scenario("A5", tier="T")
+def test_what_one_of_two_voters_names_is_not_taken() -> None:
+    async def course(scene: Scene) -> None:
+        late, others, gone = await leave_damaged(scene)
+        await others[0].stop()
+        with capture_logs() as lines:
+            scene.cluster.start(late)
+            with trio.move_on_after(15):
+                await late.ended.wait()
+        assert not late.is_up
+        said = events_of(lines)
+        assert {"base_not_agreed", "log_repair_waits"} <= set(said)
+        assert "fetching_base" not in said
+        scene.cluster.start(others[0])
+        await have_pruned(scene, [late], gone)
+
+    play_pruned(course, is_busy=True)
