@@ -75,17 +75,24 @@ class BaseInstead:
     def _is_needed(self, head: BaseHead) -> bool:
         """Whether the log is whole behind this base; else a later one is waited for."""
         assert self._log is not None, "its holes are looked at"
-        last = max(high for _, high in self._log.holes)
-        # What stands behind the last hole is judged by the entry where the base ends; so that one
-        # may be lost only where nothing stands behind it.
-        if head.index > last or head.index == last >= self._log.last_index:
+        if is_whole_behind(self._log, head.index):
             return True
-        if head.height > self._too_low:
-            self._too_low = head.height
-            _logger.warning(
-                "base_too_low",
-                height=head.height,
-                index=head.index,
-                reason=f"the log lacks entries up to {last}: a later base is waited for",
-            )
+        self._too_low = head.height
+        _logger.warning(
+            "base_too_low",
+            height=head.height,
+            index=head.index,
+            holes=list(self._log.holes),
+            reason="the log lacks entries above it: a later base is waited for",
+        )
         return False
+
+
+def is_whole_behind(log: SegmentLog, index: int) -> bool:
+    """Whether a log with holes is a whole one behind a base that ends at `index`.
+
+    What stands behind the last hole is judged by the entry where the base ends, so that one may be
+    lost only where nothing stands behind it.
+    """
+    last = max(high for _, high in log.holes)
+    return index > last or index == last >= log.last_index

@@ -3,7 +3,8 @@
 A log with holes is opened before anything else of the node exists: there is no Raft that could
 vote by it, no apply and no HTTP. Only the network runs, to ask the others for the missing entries
 and to give them the good ones: when all nodes are damaged, each at another place, they mend each
-other. What nobody keeps any more is not needed behind a base: then one is fetched.
+other. What nobody keeps any more is not needed behind a base: then one is fetched. Such a node also
+says which bases it knows, since others may need one that a majority names.
 """
 
 from collections.abc import Callable, Set
@@ -24,6 +25,7 @@ from p2pcity.net.config import NetConfig
 from p2pcity.net.network import Handlers, Network
 from p2pcity.node.base_fetch import BaseComplete
 from p2pcity.node.base_instead import BaseInstead
+from p2pcity.node.base_serving import BaseServing
 from p2pcity.node.config import Config
 from p2pcity.node.entry_serving import EntryServing
 from p2pcity.node.identity import Identity
@@ -32,7 +34,7 @@ from p2pcity.sync.repair import Repair
 from p2pcity.wire import sync as sync_wire
 from p2pcity.wire.hello import Hello, parameters_digest
 from p2pcity.wire.limits import PROTOCOL_VERSION, PROTOCOL_VERSION_OLDEST
-from p2pcity.wire.sync import EntriesAnswer, EntriesQuery
+from p2pcity.wire.sync import BaseQuestion, EntriesAnswer, EntriesQuery
 
 _DEADLINE_S: Final = 10.0
 _ROUND_S: Final = 0.5
@@ -69,6 +71,7 @@ class LogRepair:
         self._now_ms = now_ms
         self._make_network = make_network
         self._serving: EntryServing | None = None
+        self._base_serving: BaseServing | None = None
         self._incarnation = b""
         self._voters: list[frozenset[str]] = []
         self._incarnations: dict[str, bytes] = {}
@@ -143,9 +146,7 @@ class LogRepair:
         repair, said_s = Repair(log.holes), trio.current_time()
         came_s, instead = said_s, self._base_instead(network, files)
         while log.holes:
-            serving = self._serving = EntryServing(
-                raft_log=log, thread=files.writer, on_damage=lambda damage: None
-            )
+            serving = self._serve(log, files)
             tried = repair.entries, dict(repair.committed)
             repair.begin_round()
             await self._ask_all(network, repair)
@@ -186,6 +187,25 @@ class LogRepair:
             await trio.sleep(_ROUND_S)
         return log
 
+    def _serve(self, log: SegmentLog, files: LogFiles) -> EntryServing:
+        """Give the others what is good of the log, and of the base."""
+        views = DataDirectory(files.directory.parent).views
+
+        def digest_at(height: int) -> bytes | None:
+            try:
+                return views_store.read_base_digest(views, self._identity.genesis, height)
+            except P2PCityError as error:
+                _logger.debug("base_not_known", height=height, reason=str(error))
+                return None
+
+        self._serving = EntryServing(
+            raft_log=log, thread=files.writer, on_damage=lambda damage: None
+        )
+        self._base_serving = BaseServing(
+            files.bases, log, digest_at, files.writer, lambda damage: None
+        )
+        return self._serving
+
     def _base_instead(self, network: Network, files: LogFiles) -> BaseInstead:
         return BaseInstead(
             network,
@@ -223,6 +243,8 @@ class LogRepair:
             question = sync_wire.decode_request(data)
             if isinstance(question, EntriesQuery):
                 return sync_wire.encode(await self._serving.answer(question))
+            if isinstance(question, BaseQuestion) and self._base_serving is not None:
+                return sync_wire.encode(await self._base_serving.answer(question))
         raise Unavailable("this node mends its raft_log and answers nothing else")
 
     async def _ignore_gossip(self, peer: str, data: bytes) -> bool:

@@ -27,6 +27,7 @@ class Repair:
         self._settled: dict[str, set[int]] = {}
         self._given: dict[int, dict[Entry, list[str]]] = {}
         self._said: dict[str, EntriesAnswer] = {}
+        self._lacking: set[str] = set()
         self._first = holes[0][0] if holes else 0
         self._holders: dict[Entry, set[str]] = {}
         self._bytes = 0
@@ -60,6 +61,8 @@ class Repair:
         if answer.index != question.index:
             return False
         self._said[peer] = replace(answer, entries=())
+        if question.index == self._first and not answer.entries:
+            self._lacking.add(peer)
         if answer.first > question.index:
             settled.update(index for index in self._wanted if index < answer.first)
         for entry in answer.entries:
@@ -92,13 +95,18 @@ class Repair:
         return {peer for peer, answer in self._said.items() if answer.commit > index}
 
     def first_kept(self) -> int | None:
-        """Return the oldest entry that anybody says to keep who has that of the first hole.
+        """Return the oldest entry that anybody says to keep, as far as the first hole counts.
 
-        In this round, as committed; None when nobody answered so. Who lacks it too keeps nothing
-        of it, wherever its log begins.
+        In this round, of those who know that one to be committed; None when nobody answered so.
+        Who gave nothing of it lacks it too, and keeps nothing of it wherever its log begins.
         """
-        ahead = self.ahead(self._first - 1)
-        return min((self._said[peer].first for peer in ahead), default=None)
+        return min(
+            (
+                max(self._said[peer].first, self._first + 1 if peer in self._lacking else 0)
+                for peer in self.ahead(self._first - 1)
+            ),
+            default=None,
+        )
 
     def refused(self, peer: str, question: EntriesQuery) -> None:
         """The peer gave no answer: it is not asked for this one again in this round."""
@@ -108,6 +116,7 @@ class Repair:
         """Ask everybody anew: they may have come to know more."""
         self._settled.clear()
         self._said.clear()
+        self._lacking.clear()
 
 
 def _first_of(holes: Sequence[tuple[int, int]], count_max: int) -> Iterator[int]:

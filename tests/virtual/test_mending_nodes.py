@@ -1,6 +1,7 @@
 """Whole nodes with a damaged log that nobody can mend any more: the others pruned beyond it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -19,6 +20,18 @@ from tests.virtual.stage import Scene
 _KILLS: Final = 9
 
 
+def damage(host: Host, index: int) -> None:
+    """Flip a bit of an entry in the log of a node that is stopped."""
+    [(file, record)] = (
+        (file, record)
+        for file in (host.directory / "log").glob("*.segment")
+        for record in entry_records(file)
+        if record.index == index
+    )
+    # In the payload: what length, kind and index say is still known.
+    flip(file, 8 * (record.offset + record.length - 20))
+
+
 async def leave_damaged(scene: Scene) -> tuple[Host, list[Host], int]:
     """Stop a follower, damage its log in the middle, and let the others prune on beyond it.
 
@@ -27,14 +40,10 @@ async def leave_damaged(scene: Scene) -> tuple[Host, list[Host], int]:
     late = await scene.follower()
     others = [host for host in scene.hosts if host is not late]
     await scene.wait_until(lambda: all(first_height(host) > 8 for host in scene.hosts))
-    gone = late.height + 16
+    gone, log = late.height + 16, late.parts.stores.raft_log
+    middle = (log.first_index + log.last_index) // 2
     await late.stop()
-    # The newest file may have none yet.
-    files = sorted((late.directory / "log").glob("*.segment"), reverse=True)
-    file, found = next((x, found) for x in files if len(found := entry_records(x)) > 2)
-    record = found[len(found) // 2]
-    # In the payload: what length, kind and index say is still known.
-    flip(file, 8 * (record.offset + record.length - 20))
+    damage(late, middle)
     await have_pruned(scene, others, gone)
     return late, others, gone
 
@@ -122,5 +131,33 @@ def test_what_one_of_two_voters_names_is_not_taken() -> None:
         assert "fetching_base" not in said
         scene.cluster.start(others[0])
         await have_pruned(scene, [late], gone)
+
+    play_pruned(course, is_busy=True)
+
+
+@pytest.mark.scenario("A5", "D7", tier="T")
+def test_a_damaged_one_and_one_that_is_behind_help_each_other() -> None:
+    """A majority names a base with the damaged one alone; and then with the other, in its turn."""
+
+    async def course(scene: Scene) -> None:
+        late = await scene.follower()
+        await late.stop()
+        late.config = replace(late.config, ledger=replace(late.config.ledger, keep_blocks=0))
+        scene.cluster.start(late)
+        await scene.cluster.wait_up()
+        leader = await scene.leader()
+        [behind] = (host for host in scene.hosts if host not in (late, leader))
+        await scene.wait_until(lambda: all(host.height > 8 for host in scene.hosts))
+        gone, index = behind.height + 16, behind.parts.stores.raft_log.last_index + 5
+        await behind.stop()
+        await have_pruned(scene, [leader], gone)
+        await scene.wait_until(lambda: late.height >= first_height(leader))
+        await late.stop()
+        # What stands before the hole it can give to the one that is behind.
+        damage(late, index)
+        for host in (late, behind):
+            scene.cluster.start(host)
+        await have_pruned(scene, [late, behind], gone)
+        assert scene.world.struck["base fetched"] >= 2
 
     play_pruned(course, is_busy=True)

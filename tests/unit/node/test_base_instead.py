@@ -115,7 +115,8 @@ class Looking:
         self.repair.begin_round()
         question = EntriesQuery(self.log.holes[0][0])
         for peer, first in zip("abc", firsts, strict=False):
-            answer = EntriesAnswer(question.index, 1, 5000, (), first)
+            given = () if first > question.index else (make_entry(question.index, 7),)
+            answer = EntriesAnswer(question.index, 1, 5000, given, first)
             assert self.repair.take(peer, question, answer)
 
 
@@ -145,7 +146,7 @@ async def test_it_is_fetched_once_nobody_keeps_what_is_missing(looking: Looking)
     looking.heard(516, 300)
     await instead.look(looking.log, looking.repair, 3.0)
     assert not network.asked
-    # So it says, but it gives nothing.
+    # So it says, but what it gives is wrong.
     with pytest.raises(BaseComplete):
         await instead.look(looking.log, looking.repair, 61.0)
     looking.heard(516, 301)
