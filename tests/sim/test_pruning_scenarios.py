@@ -39,6 +39,10 @@ def _wait_stopped(stage: Stage, node: Node, fetched: int) -> None:
     stage.wait(lambda: node.readable_log is None or struck["base fetched"] > fetched, 120, "either")
 
 
+def _wait_down(stage: Stage, node: Node) -> None:
+    stage.wait(lambda: not node.is_up, 120, f"{node} dies")
+
+
 def _change_leader(stage: Stage, besides: Node) -> None:
     leader = stage.wait_leader()
     [other] = (node for node in stage.nodes if node not in (leader, besides))
@@ -178,6 +182,24 @@ def test_seeds_hold_when_fetches_of_a_base_are_interrupted() -> None:
 def test_seeds_hold_when_nodes_die_while_they_prune() -> None:
     struck = hold(("crash while pruning", "power loss", "disk full"), seeds=(1, 2, 3))
     assert struck["pruned"]
+
+
+@pytest.mark.scenario("D10", "A3", tier="S")
+def test_a_base_that_a_start_found_is_not_lost_with_power() -> None:
+    """Killed at each call to the disk while it prunes; then the power is lost, once it started."""
+    for seed in range(1, 9):
+        with staged(seed, 3) as stage:
+            _prune(stage)
+            node = next(node for node in stage.nodes if node is not stage.wait_leader())
+            for calls in range(1, 16):
+                node.dies_pruning = calls
+                _wait_down(stage, node)
+                assert node.start()
+                found = node.storage.bases.base.height
+                node.lose_power()
+                assert node.start()
+                assert node.storage.bases.base.height >= found
+                _wait_caught_up(stage, node)
 
 
 @pytest.mark.scenario("E2", tier="S")
