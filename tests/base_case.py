@@ -2,13 +2,12 @@
 
 import random
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from p2pcity.wire import base as base_wire
 from p2pcity.wire.base import NO_CHAIN, RECORD_BYTES, BaseHead, Mark
 from p2pcity.wire.limits import BASE_INTERVAL_BLOCKS
 from p2pcity.wire.sync import (
-    BASE_PART_BYTES_MAX,
     Answer,
     BaseAnswer,
     BaseHeadAnswer,
@@ -19,6 +18,9 @@ from p2pcity.wire.sync import (
     Request,
 )
 from tests.vectors_base import head, records_of
+
+HEAD_PART_BYTES: Final = 100
+"""So small that the heads here come in parts."""
 
 
 class Ledger:
@@ -55,9 +57,9 @@ class Holder:
     ledger: Ledger
     number: int
     reach: int
-    part_records_max: int = 7
     asked: int = 0
     lies: set[str] = field(default_factory=set)
+    head_part_bytes: int = HEAD_PART_BYTES
 
     def answer(self, question: Request) -> Answer:
         """Answer as `node.base_serving` does; what is in `lies` is wrong."""
@@ -72,14 +74,17 @@ class Holder:
                 held = height == self.number * BASE_INTERVAL_BLOCKS and self.number
                 data = self.ledger.heads[self.number - 1] if held else None
                 if data is not None:
-                    data = data[offset : offset + min(100, BASE_PART_BYTES_MAX)]
+                    data = data[offset : offset + self.head_part_bytes]
                     if "head" in self.lies:
                         data = _flipped(data)
                     if "head-long" in self.lies:
                         data += bytes(1)
+                    if "slow" in self.lies:
+                        data = data[:1]
                 return BaseHeadAnswer(height, offset, data)
             case BaseRecordsQuery(offset, count):
-                count = min(count, self.part_records_max)
+                if "slow" in self.lies:
+                    count = min(count, 1)
                 end = len(self.ledger.records_at(self.number)) if self.number else 0
                 data = self.ledger.records[
                     offset * RECORD_BYTES : min(end, (offset + count) * RECORD_BYTES)

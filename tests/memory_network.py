@@ -22,7 +22,7 @@ from p2pcity.net.config import NetConfig
 from p2pcity.net.network import Handlers
 from p2pcity.net.peers import PeerInfo
 from p2pcity.node.assembly import Parts
-from p2pcity.node.base_fetching import BaseComplete
+from p2pcity.node.base_fetch import BaseComplete
 from p2pcity.node.config import Config, LedgerSection, NodeSection, RaftSection
 from p2pcity.node.identity import Identity
 from p2pcity.node.log_repair import LogRepair

@@ -176,6 +176,10 @@ def open_installed(directory: Path) -> tuple[BaseStore, bool]:
     BLOCKING. Raises what `install` and `BaseStore.open` do.
     """
     is_new = install(directory)
+    if (directory / HEAD).exists():
+        # What an earlier life renamed, and was killed before it synced, may be in the cache alone:
+        # log and views drop now what this base covers.
+        sync_directory(directory)
     return BaseStore.open(directory), is_new
 
 

@@ -12,7 +12,7 @@ One thread writes; readers have connections of their own (`open_reader`).
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
@@ -419,13 +419,29 @@ def read_city(path: Path, genesis: Genesis) -> State:
 
     Raises ViewsDamaged when it can't be read; ConfigError when there is no such file, or no right.
     """
+    with _reading(path, genesis) as connection:
+        return city.read(connection, genesis)
+
+
+def read_base_digest(path: Path, genesis: Genesis, height: int) -> bytes | None:
+    """Return the digest of the base at `height`, None when the views do not know it.
+
+    Of views that nobody has open; raises what `read_city` does.
+    """
+    with _reading(path, genesis) as connection:
+        record = bases_view.read(connection, height)
+        return None if record is None else record.digest
+
+
+@contextlib.contextmanager
+def _reading(path: Path, genesis: Genesis) -> Iterator[sqlite3.Connection]:
     with damage_named(path):
         connection = database.connect(path, "NORMAL", is_read_only=True)
         try:
             schema.check(connection)
             if meta.read(connection).network != genesis.network:
                 raise RowDamaged("the views are of another network")
-            return city.read(connection, genesis)
+            yield connection
         finally:
             connection.close()
 

@@ -228,11 +228,8 @@ class Parts:
             moments=self.moments,
         )
         self.gossiping = Gossiping(network=self.network, intake=self.intake, moments=self.moments)
-        self.entry_serving = EntryServing(
-            raft_log=self.stores.raft_log,
-            thread=self.stores.reader_thread,
-            on_damage=self._on_damage,
-        )
+        log, thread = self.stores.raft_log, self.stores.reader_thread
+        self.entry_serving = EntryServing(raft_log=log, thread=thread, on_damage=self._on_damage)
         self.feeding = FeedingLoop(
             network=self.network,
             ordering=self.ordering,
@@ -247,7 +244,9 @@ class Parts:
             is_known=self.view.is_known,
             block_bytes=lambda height: self.reading.block_bytes(height),
             entries=self.entry_serving.answer,
-            bases=BaseServing(stores=self.stores, on_damage=self._on_damage).answer,
+            bases=BaseServing(
+                self.stores.bases, log, self.stores.reader.base_digest, thread, self._on_damage
+            ).answer,
             session=self._random_bytes(16),
         )
         self.peer_status = PeerStatus(

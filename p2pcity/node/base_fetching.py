@@ -1,51 +1,25 @@
-"""Fetches a base from others when nobody keeps the entries any more that this node lacks.
+"""Has a running node fetch a base when nobody keeps the entries any more that it lacks.
 
-The base is fetched beside the running node, verified piece by piece, and what is verified survives
-restarts (`ledger.base_incoming`). Once it is complete, `BaseComplete` ends the node's inside: it
-begins again in the same process, and its start moves the base into place before it opens the log.
+The base is fetched beside the running node (`node.base_fetch`), which begins again with it.
 """
 
-from collections.abc import Callable, Collection
-from functools import partial
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import structlog
 import trio
 
-from p2pcity.errors import DecodeError, LocalError, P2PCityError, RemoteError, Unavailable
-from p2pcity.ledger.base_incoming import Incoming
 from p2pcity.ledger.data_directory import DataDirectory
 from p2pcity.net.network import Network
+from p2pcity.node.base_fetch import STILL_S, BaseFetch, is_lost
 from p2pcity.node.opening import Stores
 from p2pcity.node.ordering_loop import OrderingLoop
 from p2pcity.node.peer_status import PeerStatus
-from p2pcity.sync.bases import Agreed, Agreement, HeadFetch, IntervalFetch
-from p2pcity.sync.sources import Sources
-from p2pcity.wire import base as base_wire
-from p2pcity.wire import sync as sync_wire
-from p2pcity.wire.base import RECORD_BYTES, BaseHead
-from p2pcity.wire.sync import (
-    Answer,
-    BaseAnswer,
-    BaseHeadAnswer,
-    BaseQuery,
-    BaseRecordsAnswer,
-    Request,
-)
+from p2pcity.wire.base import BaseHead
 
 _PERIOD_S: Final = 1.0
-_DEADLINE_S: Final = 10.0
-_STILL_S: Final = 2.0
-"""So long nothing may have come before anybody is asked for a base."""
-_PATIENCE_S: Final = 60.0
-"""So long one who says that it keeps the entries is believed, though none of them comes."""
-_SAID_EVERY_S: Final = 30.0
 
 _logger = structlog.get_logger("p2pcity.node.base_fetching")
-
-
-class BaseComplete(P2PCityError):
-    """A base is on the disk that has to be moved into place: the node begins again."""
 
 
 class BaseFetching:
@@ -63,19 +37,27 @@ class BaseFetching:
         directory: DataDirectory,
         free_bytes_min: int,
     ) -> None:
-        self._network = network
-        self._network_id = network_id
         self._ordering = ordering
         self._raw_node = ordering.raw_node
         self._peer_status = peer_status
-        self._has_same_log = has_same_log
-        self._stores = stores
-        self._thread = stores.reader_thread
-        self._directory = directory
-        self._free_bytes_min = free_bytes_min
-        self._sources = Sources()
-        self._said_s = -_SAID_EVERY_S
-        self.fetched_records = 0
+        self._views = stores.views
+        self._fetch = BaseFetch(
+            network=network,
+            network_id=network_id,
+            voters=self._voters,
+            has_same_log=has_same_log,
+            ahead=self._ahead,
+            is_needed=self._is_needed,
+            bases=stores.bases,
+            thread=stores.reader_thread,
+            directory=directory,
+            free_bytes_min=free_bytes_min,
+        )
+
+    @property
+    def fetched_records(self) -> int:
+        """How many records of bases came."""
+        return self._fetch.fetched_records
 
     async def run(self) -> None:
         """Watch for as long as the node runs; raises BaseComplete."""
@@ -85,194 +67,30 @@ class BaseFetching:
             still_s = trio.current_time() - moved_s
             if self._raw_node.commit != commit:
                 commit, moved_s = self._raw_node.commit, trio.current_time()
-            elif still_s >= _STILL_S and not self._raw_node.is_leader and self._ahead(commit):
+            elif still_s >= STILL_S and not self._raw_node.is_leader and self._ahead(commit):
                 await self._look(still_s)
 
     def _ahead(self, index: int) -> set[str]:
         """The voters that say that more is committed than up to `index`."""
-        answers = {peer: self._peer_status.of(peer) for peer in self._connected(self._voters())}
+        voters = self._fetch.connected(self._fetch.all_voters())
+        answers = {peer: self._peer_status.of(peer) for peer in voters}
         return {peer for peer, x in answers.items() if x is not None and x.commit > index}
 
-    def _voters(self) -> set[str]:
+    def _voters(self) -> Sequence[Collection[str]]:
         configuration = self._raw_node.configuration
-        return {*configuration.voters, *configuration.voters_outgoing}
-
-    def _connected(self, among: Collection[str] | None = None) -> list[str]:
-        return [
-            info.peer
-            for info in self._network.peers()
-            if info.is_connected
-            and self._has_same_log(info.peer)
-            and (among is None or info.peer in among)
-        ]
+        return [configuration.voters, configuration.voters_outgoing]
 
     async def _look(self, still_s: float) -> None:
         """Ask who keeps what; fetch the base that is agreed on when nobody can feed this node."""
-        agreement = await self._ask_round(self._stores.views.height)
+        agreement = await self._fetch.ask_round(self._views.height)
         commit = self._raw_node.commit
-        first = agreement.first_kept(self._ahead(commit))
-        if first is None or (first <= commit + 1 and still_s < _PATIENCE_S):
-            return
-        agreed = agreement.agreed()
-        if agreed is None:
-            self._say(
-                "base_not_agreed",
-                reason=f"nobody keeps entry {commit + 1}, and no majority of the voters known "
-                "here names one base",
-                remedy="Start more of the orderers that this node knows, or a node that keeps all "
-                "blocks (ledger.keep_blocks 0).",
-            )
-            return
-        await self._fetch_base(agreed)
+        if is_lost(agreement.first_kept(self._ahead(commit)), commit + 1, still_s):
+            await self._fetch.fetch(agreement, commit + 1)
 
-    def _say(self, event: str, **values: object) -> None:
-        now_s = trio.current_time()
-        if now_s - self._said_s >= _SAID_EVERY_S:
-            self._said_s = now_s
-            _logger.warning(event, **values)
-
-    async def _fetch_base(self, agreed: Agreed) -> None:
-        _logger.info("fetching_base", height=agreed.height, holders=sorted(agreed.holders))
-        try:
-            incoming = await self._thread.run(
-                Incoming, self._directory.base / "incoming", self._stores.bases.stored
-            )
-            try:
-                await self._complete(incoming, agreed)
-            finally:
-                with trio.CancelScope(shield=True):
-                    await self._thread.run(incoming.close)
-        except Unavailable as error:
-            # The disk has no room, or nobody has it now: the next look tries again.
-            self._say("base_not_fetched", reason=str(error), remedy=error.remedy)
-
-    async def _complete(self, incoming: Incoming, agreed: Agreed) -> None:
-        if incoming.digest != agreed.digest:
-            data = await self._fetch(partial(HeadFetch, agreed, self._network_id), agreed.holders)
-            if data is None or self._is_in_log(base_wire.decode_head(data)):
-                return
-            await self._thread.run(incoming.begin, data)
-        head = incoming.head
-        assert head is not None, "it was begun"
-        if self._is_in_log(head):
-            return
-        self._check_room(head, incoming.count)
-        while not incoming.is_complete:
-            number = incoming.intervals
-            interval = IntervalFetch(head, number)
-            if interval.is_empty:
-                records: bytes | None = interval.finish()
-            else:
-                records = await self._fetch(partial(_interval, head, number), agreed.sources)
-            if records is None:
-                return
-            await self._thread.run(incoming.add, records)
-            self.fetched_records += len(records) // RECORD_BYTES
-        if await self._is_outrun(head) or self._is_in_log(head):
-            return
-        await self._thread.run(incoming.finish)
-        raise BaseComplete(f"the base at height {head.height} is complete")
-
-    def _is_in_log(self, head: BaseHead) -> bool:
-        """Whether the log has what the base would bring; then all up to there is committed."""
+    def _is_needed(self, head: BaseHead) -> bool:
+        """Whether the log lacks what the base would bring; else all up to there is committed."""
         if not self._raw_node.learn_commit(head.index, head.term):
-            return False
+            return True
         _logger.info("base_not_needed", height=head.height, index=head.index)
         self._ordering.wake()
-        return True
-
-    def _check_room(self, head: BaseHead, count: int) -> None:
-        wanted = (head.records - count) * RECORD_BYTES + self._free_bytes_min
-        free = self._directory.free_bytes()
-        if wanted > free:
-            raise Unavailable(
-                f"the base at height {head.height} needs {wanted} bytes, {free} are free",
-                remedy="Make room on the disk of node.data_dir.",
-            )
-
-    async def _is_outrun(self, head: BaseHead) -> bool:
-        """Whether everybody pruned on meanwhile: then what is new is fetched first."""
-        agreement = await self._ask_round(head.height)
-        first = agreement.first_kept(self._ahead(head.index))
-        return first is not None and first > head.index + 1 and agreement.agreed() is not None
-
-    async def _ask_round(self, above: int) -> Agreement:
-        configuration = self._raw_node.configuration
-        agreement = Agreement([configuration.voters, configuration.voters_outgoing], above)
-        async with trio.open_nursery() as nursery:
-            for peer in self._connected():
-                nursery.start_soon(self._ask_offer, peer, agreement)
-        questions = agreement.questions()
-        async with trio.open_nursery() as nursery:
-            for peer in self._connected(self._voters()):
-                nursery.start_soon(self._ask_names, peer, questions, agreement)
-        return agreement
-
-    async def _ask_offer(self, peer: str, agreement: Agreement) -> None:
-        answer = await self._ask(peer, BaseQuery())
-        if isinstance(answer, BaseAnswer):
-            try:
-                agreement.offered(peer, answer)
-            except DecodeError as error:
-                self._blame(peer, error)
-
-    async def _ask_names(
-        self, peer: str, questions: Collection[BaseQuery], agreement: Agreement
-    ) -> None:
-        for question in questions:
-            answer = await self._ask(peer, question)
-            if not isinstance(answer, BaseAnswer):
-                return
-            try:
-                agreement.named(peer, question, answer)
-            except DecodeError as error:
-                self._blame(peer, error)
-                return
-
-    async def _fetch(
-        self, begin: Callable[[str], HeadFetch | IntervalFetch], sources: Collection[str]
-    ) -> bytes | None:
-        """Fetch a head or an interval from one of `sources`; None when nobody has it now."""
-        while True:
-            connected = self._connected(sources)
-            peer = self._sources.choose(connected, trio.current_time())
-            if peer is None:
-                return None
-            # Another peer begins anew: nobody is blamed for somebody else's part.
-            fetch, data = begin(peer), None
-            try:
-                while data is None:
-                    question = fetch.question()
-                    answer = await self._ask(peer, question)
-                    if not isinstance(answer, BaseHeadAnswer | BaseRecordsAnswer):
-                        raise Unavailable("no answer")
-                    data = fetch.take(question, answer)
-                return data
-            except DecodeError as error:
-                self._blame(peer, error)
-            except Unavailable as error:
-                self._sources.failed(peer, trio.current_time(), is_wrong=False)
-                _logger.debug("base_refused", peer=peer, reason=str(error))
-
-    async def _ask(self, peer: str, question: Request) -> Answer | None:
-        """Return the answer; None when there is none, or it can't be read."""
-        try:
-            data = await self._network.request(
-                peer, "sync", sync_wire.encode(question), _DEADLINE_S
-            )
-            return sync_wire.decode_answer(data)
-        except DecodeError as error:
-            self._blame(peer, error)
-        except (RemoteError, LocalError) as error:
-            _logger.debug("base_refused", peer=peer, reason=str(error))
-        return None
-
-    def _blame(self, peer: str, error: DecodeError) -> None:
-        self._network.penalise(peer)
-        self._sources.failed(peer, trio.current_time(), is_wrong=True)
-        _logger.warning("base_wrong", peer=peer, reason=str(error))
-
-
-def _interval(head: BaseHead, number: int, _peer: str) -> IntervalFetch:
-    """The fetch of an interval, the same from whomever it comes."""
-    return IntervalFetch(head, number)
+        return False

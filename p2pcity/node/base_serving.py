@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Final
 
 from p2pcity.errors import LedgerError, Unavailable
-from p2pcity.ledger.base_store import StoredBase
-from p2pcity.node.opening import Stores
+from p2pcity.ledger.base_store import Bases, StoredBase
+from p2pcity.ledger.segment_log import SegmentLog
+from p2pcity.ledger.writer import WriterThread
 from p2pcity.node.pacing import BYTES_PER_S, Pace
 from p2pcity.wire.base import HEIGHT_MAX
 from p2pcity.wire.limits import BASE_INTERVAL_BLOCKS
@@ -29,15 +30,19 @@ class BaseServing:
 
     def __init__(
         self,
-        *,
-        stores: Stores,
+        bases: Bases,
+        raft_log: SegmentLog,
+        digest_at: Callable[[int], bytes | None],
+        thread: WriterThread,
         on_damage: Callable[[LedgerError], None],
+        *,
         bytes_per_s: int = BYTES_PER_S,
     ) -> None:
-        self._bases = stores.bases
-        self._raft_log = stores.raft_log
-        self._reader = stores.reader
-        self._thread = stores.reader_thread
+        """Take what is read, in `thread`; `digest_at` is what `answer_from` needs."""
+        self._bases = bases
+        self._raft_log = raft_log
+        self._digest_at = digest_at
+        self._thread = thread
         self._on_damage = on_damage
         self.pace = Pace("a base", bytes_per_s)
 
@@ -57,7 +62,7 @@ class BaseServing:
 
     def _read(self, question: BaseQuestion) -> Answer:
         return answer_from(
-            self._bases.stored, self._raft_log.first_index, self._reader.base_digest, question
+            self._bases.stored, self._raft_log.first_index, self._digest_at, question
         )
 
 

@@ -3,13 +3,11 @@
 A log with holes is opened before anything else of the node exists: there is no Raft that could
 vote by it, no apply and no HTTP. Only the network runs, to ask the others for the missing entries
 and to give them the good ones: when all nodes are damaged, each at another place, they mend each
-other.
+other. What nobody keeps any more is not needed behind a base: then one is fetched. Such a node also
+says which bases it knows, since others may need one that a majority names.
 """
 
 from collections.abc import Callable, Set
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -21,74 +19,28 @@ from p2pcity.crypto import keys
 from p2pcity.errors import CorruptionError, LocalError, P2PCityError, RemoteError, Unavailable
 from p2pcity.ledger import views_store
 from p2pcity.ledger.data_directory import DataDirectory
-from p2pcity.ledger.records import Kind
-from p2pcity.ledger.segment_index import BEGINNING, Start
-from p2pcity.ledger.segment_log import SEGMENT_BYTES_MAX, SegmentLog
-from p2pcity.ledger.segment_repair import Mender
+from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.ledger.segment_succession import supersede
-from p2pcity.ledger.writer import WriterThread
 from p2pcity.net.config import NetConfig
 from p2pcity.net.network import Handlers, Network
+from p2pcity.node.base_fetch import BaseComplete
+from p2pcity.node.base_instead import BaseInstead
+from p2pcity.node.base_serving import BaseServing
 from p2pcity.node.config import Config
 from p2pcity.node.entry_serving import EntryServing
 from p2pcity.node.identity import Identity
+from p2pcity.node.log_files import LogFiles
 from p2pcity.sync.repair import Repair
 from p2pcity.wire import sync as sync_wire
 from p2pcity.wire.hello import Hello, parameters_digest
 from p2pcity.wire.limits import PROTOCOL_VERSION, PROTOCOL_VERSION_OLDEST
-from p2pcity.wire.sync import EntriesAnswer, EntriesQuery
+from p2pcity.wire.sync import BaseQuestion, EntriesAnswer, EntriesQuery
 
 _DEADLINE_S: Final = 10.0
 _ROUND_S: Final = 0.5
 _SAID_EVERY_S: Final = 10.0
 
 _logger = structlog.get_logger("p2pcity.node.log_repair")
-
-
-@dataclass(frozen=True, slots=True)
-class LogFiles:
-    """Where a log lies, what it belongs to, and the thread that opens and writes it.
-
-    `start` is where the base ends; a log that does not reach it begins anew if others gave it.
-    """
-
-    directory: Path
-    network: bytes
-    writer: WriterThread
-    clock: Callable[[], float]
-    segment_bytes_max: int = SEGMENT_BYTES_MAX
-    start: Start = BEGINNING
-    may_begin_anew: bool = False
-
-    async def open(self, repair: Repair | None = None) -> SegmentLog:
-        """Open the log with all that can be proven made again; see `SegmentLog.open`."""
-        mender = Mender(self.network)
-        if repair is not None:
-            mender = Mender(self.network, repair.entries, repair.committed)
-        log = await self.writer.run(
-            partial(
-                SegmentLog.open,
-                self.directory,
-                clock=self.clock,
-                segment_bytes_max=self.segment_bytes_max,
-                mender=mender,
-                start=self.start,
-                may_begin_anew=self.may_begin_anew,
-            )
-        )
-        for mended in log.mended:
-            givers = repair.givers(mended.index) if repair and mended.kind == Kind.ENTRY else []
-            _logger.warning(
-                "log_repaired",
-                index=mended.index,
-                record=mended.kind.name.lower().replace("_", " "),
-                source=givers or "the checksums around it",
-            )
-        if not log.holes:
-            for gap in log.gaps:
-                # What stood there was replaced later: nothing is lost, and nobody can give it.
-                _logger.warning("log_damage_left", reason=gap)
-        return log
 
 
 async def refuse_holes(log: SegmentLog, files: LogFiles) -> SegmentLog:
@@ -119,13 +71,16 @@ class LogRepair:
         self._now_ms = now_ms
         self._make_network = make_network
         self._serving: EntryServing | None = None
+        self._base_serving: BaseServing | None = None
         self._incarnation = b""
         self._voters: list[frozenset[str]] = []
+        self._incarnations: dict[str, bytes] = {}
 
     async def run(self, log: SegmentLog, files: LogFiles) -> SegmentLog:
         """Return the log without holes, once others gave what is missing; the old one is closed.
 
-        Raises CorruptionError when there are no others.
+        Raises CorruptionError when there are no others, and BaseComplete (in a group) when a base
+        has to take the place of what nobody keeps.
         """
         for gap in log.gaps:
             _logger.warning("log_damaged", reason=gap, holes=list(log.holes))
@@ -175,6 +130,9 @@ class LogRepair:
             for chosen in (state.sets.voters, state.sets.voters_outgoing)
             if chosen
         ]
+        self._incarnations = {
+            keys.peer_id(node.key): node.incarnation for node in state.nodes.values()
+        }
         addresses = {
             keys.peer_id(node.key): list(node.addresses)
             for node in state.nodes.values()
@@ -186,16 +144,16 @@ class LogRepair:
 
     async def _mend(self, network: Network, log: SegmentLog, files: LogFiles) -> SegmentLog:
         repair, said_s = Repair(log.holes), trio.current_time()
+        came_s, instead = said_s, self._base_instead(network, files)
         while log.holes:
-            serving = self._serving = EntryServing(
-                raft_log=log, thread=files.writer, on_damage=lambda damage: None
-            )
+            serving = self._serve(log, files)
             tried = repair.entries, dict(repair.committed)
             repair.begin_round()
             await self._ask_all(network, repair)
             if (repair.entries, repair.committed) != tried:
                 serving.close()
                 self._serving, holes = None, log.holes
+                came_s = trio.current_time()
                 await files.writer.run(log.close)
                 log = await files.open(repair)
                 if log.holes != holes:
@@ -211,6 +169,12 @@ class LogRepair:
                     "others has this entry in its place",
                 )
                 break
+            try:
+                await instead.look(log, repair, trio.current_time() - came_s)
+            except BaseComplete:
+                serving.close()
+                await files.writer.run(log.close)
+                raise
             if trio.current_time() - said_s >= _SAID_EVERY_S:
                 said_s = trio.current_time()
                 _logger.warning(
@@ -222,6 +186,34 @@ class LogRepair:
                 )
             await trio.sleep(_ROUND_S)
         return log
+
+    def _serve(self, log: SegmentLog, files: LogFiles) -> EntryServing:
+        """Give the others what is good of the log, and of the base."""
+        views = DataDirectory(files.directory.parent).views
+
+        def digest_at(height: int) -> bytes | None:
+            try:
+                return views_store.read_base_digest(views, self._identity.genesis, height)
+            except P2PCityError as error:
+                _logger.debug("base_not_known", height=height, reason=str(error))
+                return None
+
+        self._serving = EntryServing(
+            raft_log=log, thread=files.writer, on_damage=lambda damage: None
+        )
+        self._base_serving = BaseServing(
+            files.bases, log, digest_at, files.writer, lambda damage: None
+        )
+        return self._serving
+
+    def _base_instead(self, network: Network, files: LogFiles) -> BaseInstead:
+        return BaseInstead(
+            network,
+            files,
+            voters=self._voters,
+            incarnations=self._incarnations,
+            free_bytes_min=self._config.ledger.disk_free_bytes_min,
+        )
 
     def _is_quorum(self, peers: Set[str]) -> bool:
         """Whether these others are a majority of the voters, in a joint state of both sets."""
@@ -251,6 +243,8 @@ class LogRepair:
             question = sync_wire.decode_request(data)
             if isinstance(question, EntriesQuery):
                 return sync_wire.encode(await self._serving.answer(question))
+            if isinstance(question, BaseQuestion) and self._base_serving is not None:
+                return sync_wire.encode(await self._base_serving.answer(question))
         raise Unavailable("this node mends its raft_log and answers nothing else")
 
     async def _ignore_gossip(self, peer: str, data: bytes) -> bool:

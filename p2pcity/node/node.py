@@ -26,7 +26,7 @@ from p2pcity.ledger.segment_recovery import EntryDamaged
 from p2pcity.ledger.views_reader import ViewsDamaged
 from p2pcity.node import logs
 from p2pcity.node.assembly import Parts
-from p2pcity.node.base_fetching import BaseComplete
+from p2pcity.node.base_fetch import BaseComplete
 from p2pcity.node.config import Config
 from p2pcity.node.descriptors import check_descriptors
 from p2pcity.node.identity import load_identity

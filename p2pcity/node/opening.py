@@ -19,7 +19,8 @@ from p2pcity.ledger.segment_log import SEGMENT_BYTES_MAX, SegmentLog
 from p2pcity.ledger.views_reader import ViewsReader
 from p2pcity.ledger.views_store import ViewsStore
 from p2pcity.ledger.writer import WriterThread
-from p2pcity.node.log_repair import LogFiles, refuse_holes
+from p2pcity.node.log_files import LogFiles
+from p2pcity.node.log_repair import refuse_holes
 from p2pcity.wire.genesis import Genesis
 
 _logger = structlog.get_logger("p2pcity.node.opening")
@@ -99,10 +100,9 @@ async def open_stores(
             directory.log,
             genesis.network,
             log_writer,
+            bases,
             clock,
             segment_bytes_max,
-            bases.start,
-            bases.is_given,
         )
         raft_log = await files.open()
         if raft_log.holes:

@@ -126,10 +126,17 @@ def _check_offer(offer: BaseAnswer) -> None:
 class HeadFetch:
     """The head of an agreed base, part by part from one peer; another peer begins anew."""
 
-    def __init__(self, agreed: Agreed, network: bytes, peer: str) -> None:
+    def __init__(
+        self,
+        agreed: Agreed,
+        network: bytes,
+        peer: str,
+        part_bytes_max: int = BASE_PART_BYTES_MAX,
+    ) -> None:
         self._agreed = agreed
         self._size = agreed.holders[peer]
         self._network = network
+        self._part_bytes_max = part_bytes_max
         self._parts = bytearray()
 
     def question(self) -> BaseHeadQuery:
@@ -148,11 +155,15 @@ class HeadFetch:
             raise DecodeError("the answer is about another part")
         if answer.data is None:
             raise Unavailable("the peer has this base no more")
-        if not answer.data or len(answer.data) > BASE_PART_BYTES_MAX:
-            raise DecodeError(f"a part of {len(answer.data)} bytes", reason="size")
-        self._parts += answer.data
-        if len(self._parts) > self._size:
+        left = self._size - len(self._parts)
+        if len(answer.data) > left:
             raise DecodeError("the head is longer than it was said to be", reason="size")
+        # Byte by byte, each in time, a liar would keep the asker for ever.
+        wanted = min(left, self._part_bytes_max)
+        if len(answer.data) != wanted:
+            what = f"a part of {len(answer.data)} bytes came, not of {wanted}"
+            raise DecodeError(what, reason="size")
+        self._parts += answer.data
         if len(self._parts) < self._size:
             return None
         data = bytes(self._parts)
@@ -199,7 +210,8 @@ class IntervalFetch:
         count = len(answer.data) // RECORD_BYTES
         if count == 0:
             raise Unavailable("the peer has these records not")
-        if count > question.count:
+        # All of them exist; one by one, each in time, a liar would keep the asker for ever.
+        if count != question.count:
             raise DecodeError(f"{count} records came, {question.count} were asked for")
         self._chain.add(answer.data)
         self._parts.append(answer.data)

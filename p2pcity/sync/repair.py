@@ -7,6 +7,7 @@ of voters holds it and says so, which then needs no copy of ours.
 """
 
 from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import replace
 from typing import Final
 
 from p2pcity.wire.raft import Entry
@@ -25,6 +26,8 @@ class Repair:
         self._is_wanted = set(self._wanted)
         self._settled: dict[str, set[int]] = {}
         self._given: dict[int, dict[Entry, list[str]]] = {}
+        self._said: dict[str, EntriesAnswer] = {}
+        self._lacking: set[str] = set()
         self._first = holes[0][0] if holes else 0
         self._holders: dict[Entry, set[str]] = {}
         self._bytes = 0
@@ -57,6 +60,11 @@ class Repair:
         settled.add(question.index)
         if answer.index != question.index:
             return False
+        self._said[peer] = replace(answer, entries=())
+        if question.index == self._first and not answer.entries:
+            self._lacking.add(peer)
+        if answer.first > question.index:
+            settled.update(index for index in self._wanted if index < answer.first)
         for entry in answer.entries:
             settled.add(entry.index)
             if entry.index not in self._is_wanted:
@@ -82,6 +90,24 @@ class Repair:
         """
         return next((x for x, peers in self._holders.items() if is_quorum(peers)), None)
 
+    def ahead(self, index: int) -> set[str]:
+        """Return who said in this round that more is committed than up to `index`."""
+        return {peer for peer, answer in self._said.items() if answer.commit > index}
+
+    def first_kept(self) -> int | None:
+        """Return the oldest entry that anybody says to keep, as far as the first hole counts.
+
+        In this round, of those who know that one to be committed; None when nobody answered so.
+        Who gave nothing of it lacks it too, and keeps nothing of it wherever its log begins.
+        """
+        return min(
+            (
+                max(self._said[peer].first, self._first + 1 if peer in self._lacking else 0)
+                for peer in self.ahead(self._first - 1)
+            ),
+            default=None,
+        )
+
     def refused(self, peer: str, question: EntriesQuery) -> None:
         """The peer gave no answer: it is not asked for this one again in this round."""
         self._settled.setdefault(peer, set()).add(question.index)
@@ -89,6 +115,8 @@ class Repair:
     def begin_round(self) -> None:
         """Ask everybody anew: they may have come to know more."""
         self._settled.clear()
+        self._said.clear()
+        self._lacking.clear()
 
 
 def _first_of(holes: Sequence[tuple[int, int]], count_max: int) -> Iterator[int]:

@@ -1,10 +1,12 @@
 """How a simulated node gets a base when nobody keeps what it lacks (`node/base_fetching.py`).
 
+One whose log has to be mended asks and fetches in the same way (`mending`).
 The rules are the real ones (`sync.bases`), and so is the disk (`ledger.base_incoming`); questions
 and answers travel on the gossip plane, one after the other, and any of them may get lost.
 """
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from p2pcity.errors import LedgerError, Unavailable
@@ -14,8 +16,10 @@ from p2pcity.sync.bases import Agreed, Agreement, HeadFetch, IntervalFetch
 from p2pcity.wire import base as base_wire
 from p2pcity.wire import sync as sync_wire
 from p2pcity.wire.base import BaseHead
+from p2pcity.wire.genesis import GenesisNode
 from p2pcity.wire.sync import BaseAnswer, BaseHeadAnswer, BaseQuery, BaseQuestion, BaseRecordsAnswer
 from tests.sim.checkers import check
+from tests.sim.network import GOSSIP
 
 if TYPE_CHECKING:
     from tests.sim.node import Node
@@ -23,47 +27,63 @@ if TYPE_CHECKING:
 _LOOK_TICKS: Final = 4
 _WAIT_TICKS: Final = 2
 _Answer = BaseAnswer | BaseHeadAnswer | BaseRecordsAnswer
-_Carry = Callable[[int, Callable[["Node"], None]], None]
+_Commits = dict[str, int]
 
 
-class BaseFetching:
-    """Watches whether this life of a node can still be fed, and fetches a base when it can't."""
+class BaseFetch(ABC):
+    """The asking and the fetching of one life of a node (`node/base_fetch.py`), and its answers."""
 
-    def __init__(self, node: "Node", carry: _Carry) -> None:
+    def __init__(self, node: "Node") -> None:
         self._node = node
-        self._carry = carry
-        self._commit = -1
-        self._still = 0
         # Answers to anything but the newest question come too late.
         self._asked = 0
         self._heard: Callable[[str, BaseQuestion, _Answer, int], None] | None = None
         self._incoming: Incoming | None = None
 
-    def tick(self) -> None:
-        """One tick passed."""
-        me = self._node
-        if me.raw_node.commit != self._commit:
-            self._commit, self._still = me.raw_node.commit, 0
-            return
-        self._still += 1
-        is_due = self._still % _LOOK_TICKS == 0 and self._heard is None
-        if is_due and not me.raw_node.is_leader:
-            self._ask_round(me.views.tip.height, self._look)
+    @property
+    def is_busy(self) -> bool:
+        """Whether questions are open."""
+        return self._heard is not None
+
+    @property
+    @abstractmethod
+    def _voters(self) -> Sequence[Collection[str]]:
+        """The voter sets that this node knows."""
+
+    @property
+    @abstractmethod
+    def _nodes(self) -> Mapping[bytes, GenesisNode]:
+        """The nodes that this node knows, by key."""
+
+    @abstractmethod
+    def _is_needed(self, head: BaseHead) -> bool:
+        """Whether the base with this head would help."""
+
+    @abstractmethod
+    def _begin_anew(self) -> None:
+        """The base lies ready on the disk: begin again with it."""
+
+    def _carry(self, number: int, deliver: Callable[["BaseFetch"], None]) -> None:
+        cluster = self._node.cluster
+        cluster.network.send(
+            GOSSIP, 0, self._node.number, number, lambda: cluster.hand_over_bases(number, deliver)
+        )
 
     def answer(self, asker: int, number: int, question: BaseQuestion) -> None:
         """A peer asks."""
         me = self._node
+        log = me.readable_log
+        assert log is not None, "it is up, or mends its log"
         try:
             found = answer_from(
-                me.storage.bases.stored, me.log.first_index, me.views.base_digest, question
+                me.storage.bases.stored, log.first_index, me.views.base_digest, question
             )
         except LedgerError:
             return
         check(sync_wire.decode_answer(sync_wire.encode(found)) == found, "the codec is not exact")
-        name, commit = me.name, me.raw_node.commit
-        self._carry(
-            asker, lambda peer: peer.gossip.bases.take(name, number, question, found, commit)
-        )
+        # Who mends its log does not answer for its status.
+        name, commit = me.name, me.raw_node.commit if me.is_up else 0
+        self._carry(asker, lambda peer: peer.take(name, number, question, found, commit))
 
     def take(
         self, peer: str, number: int, question: BaseQuestion, found: _Answer, commit: int
@@ -91,7 +111,7 @@ class BaseFetching:
     def _sources(self) -> list["Node"]:
         """Who else has the log that is known of it."""
         me = self._node
-        nodes = me.members.state.nodes
+        nodes = self._nodes
         return [
             node
             for node in me.cluster.nodes
@@ -101,15 +121,13 @@ class BaseFetching:
         ]
 
     def _begin(self, heard: Callable[[str, BaseQuestion, _Answer, int], None]) -> None:
-        self._asked += 1
+        self._asked = next(self._node.cluster.questions)
         self._heard = heard
 
     def _ask(self, peer: "Node", question: BaseQuestion) -> None:
         me, number = self._node, self._asked
         check(sync_wire.decode_request(sync_wire.encode(question)) == question, "the codec")
-        self._carry(
-            peer.number, lambda other: other.gossip.bases.answer(me.number, number, question)
-        )
+        self._carry(peer.number, lambda other: other.answer(me.number, number, question))
 
     def _later(self, then: Callable[[], None]) -> None:
         """Go on after a while, whatever came until then."""
@@ -131,20 +149,19 @@ class BaseFetching:
     def _stop(self) -> None:
         """Nothing more of this round: the next look tries again."""
         self._heard = None
-        self._asked += 1
+        self._asked = next(self._node.cluster.questions)
         if self._incoming is not None:
             self._incoming.close()
             self._incoming = None
 
-    def _ask_round(self, above: int, then: Callable[[Agreement, dict[str, int]], None]) -> None:
+    def _ask_round(self, above: int, then: Callable[[Agreement, _Commits], None]) -> None:
         """Ask everybody for offers, then the voters for names; `then` judges what they said.
 
         It is told the commit index of each voter that answered.
         """
-        configuration = self._node.raw_node.configuration
-        voters = {*configuration.voters, *configuration.voters_outgoing}
-        agreement = Agreement([configuration.voters, configuration.voters_outgoing], above)
-        commits: dict[str, int] = {}
+        voters = {name for names in self._voters for name in names}
+        agreement = Agreement(self._voters, above)
+        commits: _Commits = {}
 
         def offered(peer: str, _question: BaseQuestion, found: _Answer, commit: int) -> None:
             assert isinstance(found, BaseAnswer)
@@ -175,11 +192,8 @@ class BaseFetching:
 
     # -- fetching ----------------------------------------------------------------------------
 
-    def _look(self, agreement: Agreement, commits: dict[str, int]) -> None:
+    def _fetch(self, agreement: Agreement) -> None:
         me = self._node
-        first = agreement.first_kept(_above(commits, me.raw_node.commit))
-        if first is None or first <= me.raw_node.commit + 1:
-            return
         agreed = agreement.agreed()
         if agreed is None:
             return
@@ -210,7 +224,8 @@ class BaseFetching:
     def _got(self, agreed: Agreed, data: bytes, *, is_head: bool) -> None:
         assert self._incoming is not None
         if is_head:
-            if self._is_in_log(base_wire.decode_head(data)):
+            if not self._is_needed(base_wire.decode_head(data)):
+                self._stop()
                 return
             self._incoming.begin(data)
         else:
@@ -222,7 +237,8 @@ class BaseFetching:
         assert incoming is not None
         head = incoming.head
         assert head is not None
-        if self._is_in_log(head):
+        if not self._is_needed(head):
+            self._stop()
             return
         while not incoming.is_complete:
             interval = IntervalFetch(head, incoming.intervals)
@@ -231,27 +247,66 @@ class BaseFetching:
                 return
             incoming.add(interval.finish())
 
-        def end(agreement: Agreement, commits: dict[str, int]) -> None:
+        def end(agreement: Agreement, commits: _Commits) -> None:
             first = agreement.first_kept(_above(commits, head.index))
             if first is not None and first > head.index + 1 and agreement.agreed() is not None:
                 me.world.struck["base outrun"] += 1
                 self._stop()
-            elif not self._is_in_log(head):
+            elif self._is_needed(head):
                 incoming.finish()
                 me.world.struck["base fetched"] += 1
-                me.begin_anew()
+                self._begin_anew()
+            else:
+                self._stop()
 
         self._ask_round(head.height, end)
 
-    def _is_in_log(self, head: BaseHead) -> bool:
+
+class BaseFetching(BaseFetch):
+    """Watches whether this life of a node can still be fed, and fetches a base when it can't."""
+
+    def __init__(self, node: "Node") -> None:
+        super().__init__(node)
+        self._commit = -1
+        self._still = 0
+
+    @property
+    def _voters(self) -> Sequence[Collection[str]]:
+        configuration = self._node.raw_node.configuration
+        return [configuration.voters, configuration.voters_outgoing]
+
+    @property
+    def _nodes(self) -> Mapping[bytes, GenesisNode]:
+        return self._node.members.state.nodes
+
+    def tick(self) -> None:
+        """One tick passed."""
+        me = self._node
+        if me.raw_node.commit != self._commit:
+            self._commit, self._still = me.raw_node.commit, 0
+            return
+        self._still += 1
+        is_due = self._still % _LOOK_TICKS == 0 and not self.is_busy
+        if is_due and not me.raw_node.is_leader:
+            self._ask_round(me.views.tip.height, self._look)
+
+    def _look(self, agreement: Agreement, commits: _Commits) -> None:
+        commit = self._node.raw_node.commit
+        first = agreement.first_kept(_above(commits, commit))
+        if first is not None and first > commit + 1:
+            self._fetch(agreement)
+
+    def _is_needed(self, head: BaseHead) -> bool:
         me = self._node
         if not me.raw_node.learn_commit(head.index, head.term):
-            return False
+            return True
         me.world.struck["base not needed"] += 1
-        self._stop()
         me.turn()
-        return True
+        return False
+
+    def _begin_anew(self) -> None:
+        self._node.begin_anew()
 
 
-def _above(commits: dict[str, int], index: int) -> list[str]:
+def _above(commits: _Commits, index: int) -> list[str]:
     return [peer for peer, commit in commits.items() if commit > index]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from random import Random
 
 from p2pcity.mempool.mempool import MempoolConfig
@@ -23,6 +24,7 @@ from p2pcity.wire.raft import (
     VoteRequest,
 )
 from tests.sim import city as city_module
+from tests.sim.base_fetching import BaseFetch
 from tests.sim.checkers import Checkers, Violation, check
 from tests.sim.network import SimulatedNetwork
 from tests.sim.node import Node, Settings
@@ -99,6 +101,8 @@ class Cluster:
         self.operator = Operator(self)
         self.has_changes = False
         self.keeper: Node | None = None
+        # Each question about bases has a number that no other has, in whichever life.
+        self.questions = count(1)
 
     @property
     def election_time(self) -> int:
@@ -156,6 +160,18 @@ class Cluster:
         node = self.nodes[receiver]
         if node.is_up:
             node.arrive(deliver, node)
+
+    def hand_over_bases(self, receiver: int, deliver: Callable[[BaseFetch], None]) -> None:
+        """A question about bases arrives, or an answer; also at a node that mends its log."""
+        node = self.nodes[receiver]
+
+        def take() -> None:
+            if node.is_up:
+                deliver(node.gossip.bases)
+            elif node.mending is not None:
+                deliver(node.mending.bases)
+
+        node.arrive(take)
 
     def turned(self, node: Node) -> None:
         """A node has done what it could do now."""

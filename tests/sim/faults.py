@@ -55,7 +55,7 @@ class Nemesis:
         # Few voters may be without a quorum of right clocks, where clocks are far off.
         is_tame = {"clock years off", "clock strobe"}.isdisjoint(self.kinds)
         cluster.operator.voters_min = 1 if is_tame and self._random.random() < 0.5 else 3
-        if not {"corruption", *changing}.isdisjoint(self.kinds):
+        if cluster.has_changes:
             cluster.keep_all()
         self._is_on = True
 

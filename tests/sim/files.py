@@ -160,6 +160,17 @@ class MemoryDisk:
             self.durable_names = dict(self.names)
         return sum(file.lose_power(self.random) for file in self.names.values())
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether the cache shows what a failed sync did not bring to the disk.
+
+        A record that was mended is damaged again then, once the power is lost.
+        """
+        return any(
+            file.cache[: file.synced_size] != file.disk[: file.synced_size]
+            for file in self.names.values()
+        )
+
     def erase(self) -> None:
         """A new, empty disk."""
         self.names = {}

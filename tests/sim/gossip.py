@@ -30,7 +30,7 @@ class Gossip:
         self._node = node
         self._cluster = node.cluster
         self.feeding = Feeding(node, self._carry)
-        self.bases = BaseFetching(node, self._carry)
+        self.bases = BaseFetching(node)
         self._session = node.random.randbytes(16)
         self._sync = PendingSync()
         self._own: dict[bytes, Carried] = {}

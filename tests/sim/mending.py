@@ -1,9 +1,10 @@
 """A simulated node whose log has holes asks the others for what is missing (`node/log_repair.py`).
 
-It takes part in nothing else, but gives the others what it has itself.
+It takes part in nothing else, but gives the others what it has itself. What nobody keeps any more
+it replaces by a base (`node/base_instead.py`).
 """
 
-from collections.abc import Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Final
 
 from p2pcity.crypto import keys
@@ -11,9 +12,14 @@ from p2pcity.errors import LedgerError
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.ledger.segment_repair import Mender
 from p2pcity.ledger.segment_succession import supersede
+from p2pcity.node.base_fetch import STILL_S, is_lost
+from p2pcity.node.base_instead import is_whole_behind
 from p2pcity.sync.repair import Repair
+from p2pcity.wire.base import BaseHead
+from p2pcity.wire.genesis import GenesisNode
 from p2pcity.wire.limits import BLOCK_BYTES_MAX
 from p2pcity.wire.sync import EntriesAnswer, EntriesQuery
+from tests.sim.base_fetching import BaseFetch
 from tests.sim.network import GOSSIP
 from tests.sim.world import SECOND
 
@@ -43,7 +49,9 @@ class Mending:
     def __init__(self, node: "Node", log: SegmentLog) -> None:
         self._node = node
         self._repair = Repair(log.holes)
+        self._came = node.world.now
         self.log = log
+        self.bases = BaseInstead(node, self)
         node.after(_ROUND, self._round)
 
     def _round(self) -> None:
@@ -52,6 +60,8 @@ class Mending:
             # It takes part again, in the same life.
             return
         node.after(_ROUND, self._round)
+        if self.bases.is_busy:
+            return
         tried = repair.entries, dict(repair.committed)
         repair.begin_round()
         for other in node.cluster.nodes:
@@ -59,17 +69,26 @@ class Mending:
                 self._ask(other)
         if (repair.entries, repair.committed) != tried:
             mender = Mender(node.cluster.city.genesis.network, repair.entries, repair.committed)
+            self._came = node.world.now
             node.reopen(mender)
             return
         entry = repair.successor(self._is_quorum)
         try:
             if entry is None or not supersede(self.log, entry):
+                self._look()
                 return
         except LedgerError as error:
             node.fail(error)
             return
         node.world.struck["log superseded"] += 1
         node.reopen(Mender(node.cluster.city.genesis.network))
+
+    def _look(self) -> None:
+        still_s = (self._node.world.now - self._came) / SECOND
+        lacking = self.log.holes[0][0]
+        is_due = self.log.is_vote_known and still_s >= STILL_S
+        if is_due and is_lost(self._repair.first_kept(), lacking, still_s):
+            self.bases.look()
 
     def _is_quorum(self, names: Set[str]) -> bool:
         sets = self._node.views.state.sets
@@ -104,3 +123,39 @@ class Mending:
                 self._repair.refused(other.name, question)
             else:
                 assert self._repair.take(other.name, question, found), "it fits the question"
+
+
+class BaseInstead(BaseFetch):
+    """A base in place of what nobody keeps."""
+
+    def __init__(self, node: "Node", mending: Mending) -> None:
+        super().__init__(node)
+        self._mending = mending
+        self._too_low = 0
+
+    @property
+    def _voters(self) -> Sequence[Collection[str]]:
+        sets = self._node.views.state.sets
+        return [[*map(keys.peer_id, chosen)] for chosen in (sets.voters, sets.voters_outgoing)]
+
+    @property
+    def _nodes(self) -> Mapping[bytes, GenesisNode]:
+        return self._node.views.state.nodes
+
+    def look(self) -> None:
+        """Nobody keeps what is missing: ask for a base."""
+        above = max(self._node.storage.bases.base.height, self._too_low)
+        self._ask_round(above, lambda agreement, commits: self._fetch(agreement))
+
+    def _is_needed(self, head: BaseHead) -> bool:
+        if is_whole_behind(self._mending.log, head.index):
+            return True
+        self._node.world.struck["base too low"] += 1
+        self._too_low = head.height
+        return False
+
+    def _begin_anew(self) -> None:
+        node = self._node
+        node.world.struck["mended by a base"] += 1
+        self._mending.log.close()
+        node.begin_anew()

@@ -196,7 +196,7 @@ class Node(Process):
         if log.mended:
             self.world.struck["log repaired"] += 1
         self.mending = None
-        self.is_corrupt = False
+        self.is_corrupt = self.is_corrupt and self.disk.is_stale
         # What was replaced later can't be made again, and stays.
         self._dead_gaps.update(gaps)
         if log.recovery is not None:

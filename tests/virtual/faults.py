@@ -44,7 +44,7 @@ PRUNE_POINTS: Final = (
     "before prune",
     "after prune",
 )
-"""In the order in which they are passed (`node/pruning.py`, `node/base_fetching.py`)."""
+"""In the order in which they are passed (`node/pruning.py`, `node/base_fetch.py`)."""
 _CLOCK_STEPS_MS: Final = (-3_600_000, -10_000, 3000, 10_000, 3_600_000)
 
 

@@ -18,7 +18,7 @@ import trio
 from p2pcity.city.membership import State
 from p2pcity.errors import LedgerError, P2PCityError, SyncFailedError, Unavailable
 from p2pcity.node.assembly import Parts
-from p2pcity.node.base_fetching import BaseComplete
+from p2pcity.node.base_fetch import BaseComplete
 from p2pcity.node.config import Config
 from p2pcity.node.identity import Identity
 from p2pcity.node.log_repair import LogRepair

@@ -1,6 +1,6 @@
 """Whole nodes that keep few blocks, and what is asked of them about those that are gone."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -24,6 +24,13 @@ def play_pruned(
 def first_height(host: Host) -> int:
     """The oldest block that a node keeps."""
     return host.parts.pruning.first_height
+
+
+async def have_pruned(scene: Scene, hosts: Sequence[Host], height: int) -> None:
+    """Wait until these nodes are up and keep nothing below a height."""
+    await scene.wait_until(
+        lambda: all(host.is_up and first_height(host) >= height for host in hosts)
+    )
 
 
 def resubmit_what_was_pruned() -> None:

@@ -1,6 +1,5 @@
 """Whole nodes that prune while clients are at work, and are killed while they do."""
 
-from collections.abc import Sequence
 from typing import Final
 
 import pytest
@@ -9,9 +8,13 @@ import trio
 from p2pcity.wire import sync as sync_wire
 from p2pcity.wire.sync import BaseHeadQuery, BaseQuery, BaseRecordsQuery
 from tests.virtual.faults import PRUNE_POINTS
-from tests.virtual.host import Host
 from tests.virtual.network import VirtualNetwork
-from tests.virtual.pruned_scene import first_height, play_pruned, resubmit_what_was_pruned
+from tests.virtual.pruned_scene import (
+    first_height,
+    have_pruned,
+    play_pruned,
+    resubmit_what_was_pruned,
+)
 from tests.virtual.stage import Scene
 
 _KILLS: Final = 9
@@ -45,13 +48,6 @@ def test_a_node_killed_while_it_prunes_loses_nothing(point: str) -> None:
 
     play_pruned(course, is_busy=True)
     assert all(kills), f"nobody passed {point}"
-
-
-async def have_pruned(scene: Scene, hosts: Sequence[Host], height: int) -> None:
-    """Wait until these nodes are up and keep nothing below a height."""
-    await scene.wait_until(
-        lambda: all(host.is_up and first_height(host) >= height for host in hosts)
-    )
 
 
 @pytest.mark.long

@@ -26,7 +26,7 @@ from p2pcity.ledger.lock import DataLock
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.ledger.views_reader import ViewsDamaged
 from p2pcity.node import node
-from p2pcity.node.base_fetching import BaseComplete
+from p2pcity.node.base_fetch import BaseComplete
 from p2pcity.node.config import Config, NodeSection
 from p2pcity.node.identity import load_identity
 from p2pcity.node.membership import Membership, check_place

@@ -11,13 +11,21 @@ from p2pcity.sync.bases import Agreed, Agreement, HeadFetch, IntervalFetch
 from p2pcity.sync.sources import Sources
 from p2pcity.wire import base as base_wire
 from p2pcity.wire.base import RECORD_BYTES, RECORDS_PER_BLOCK_MAX, BaseHead, encode_head
-from p2pcity.wire.sync import BaseAnswer, BaseHeadAnswer, BaseQuery, BaseRecordsAnswer
-from tests.base_case import Holder, Ledger
+from p2pcity.wire.sync import (
+    BaseAnswer,
+    BaseHeadAnswer,
+    BaseQuery,
+    BaseRecordsAnswer,
+    BaseRecordsQuery,
+)
+from tests.base_case import HEAD_PART_BYTES, Holder, Ledger
 
 LEDGER = Ledger(1, 3)
 FORGED = Ledger(2, 3)
 LEDGERS = [(Ledger(10 + at, 6), Ledger(20 + at, 6)) for at in range(3)]
-LIES = ("head", "head-long", "records", "offset", "digest", "size", "count", "height")
+LIES = ("head", "head-long", "records", "offset", "digest", "size", "count", "height", "slow")
+FEW = 7
+"""So few records are asked for at once that an interval here comes in parts."""
 NETWORK = LEDGER.head(1).network
 
 
@@ -124,7 +132,7 @@ def agreed(number: int, size: int | None = None) -> Agreed:
 
 
 def fetch_head(holder: Holder, wanted: Agreed) -> bytes:
-    fetch = HeadFetch(wanted, NETWORK, "a")
+    fetch = HeadFetch(wanted, NETWORK, "a", HEAD_PART_BYTES)
     while True:
         question = fetch.question()
         answer = holder.answer(question)
@@ -134,7 +142,7 @@ def fetch_head(holder: Holder, wanted: Agreed) -> bytes:
 
 
 def fetch_interval(holder: Holder, head: BaseHead, interval: int) -> bytes:
-    fetch = IntervalFetch(head, interval)
+    fetch = IntervalFetch(head, interval, FEW)
     while not fetch.is_empty:
         question = fetch.question()
         answer = holder.answer(question)
@@ -156,6 +164,7 @@ def test_a_base_comes_in_parts() -> None:
     [
         (Holder(LEDGER, 3, 3, lies={"head"}), agreed(3), DecodeError),
         (Holder(LEDGER, 3, 3, lies={"head-long"}), agreed(3), DecodeError),
+        (Holder(LEDGER, 3, 3, lies={"slow"}), agreed(3), DecodeError),
         (Holder(FORGED, 3, 3), agreed(3), DecodeError),
         (Holder(LEDGER, 3, 3), agreed(3, 900), DecodeError),
         (Holder(LEDGER, 2, 3), agreed(3), Unavailable),
@@ -197,6 +206,7 @@ def test_a_head_of_another_network_is_refused_whoever_agreed() -> None:
     [
         (Holder(LEDGER, 3, 3, lies={"records"}), DecodeError),
         (Holder(LEDGER, 3, 3, lies={"offset"}), DecodeError),
+        (Holder(LEDGER, 3, 3, lies={"slow"}), DecodeError),
         (Holder(FORGED, 3, 3), RemoteError),
         (Holder(LEDGER, 1, 3), Unavailable),
     ],
@@ -220,6 +230,37 @@ def test_more_records_than_asked_for_are_refused() -> None:
         head.take(head.question(), BaseHeadAnswer(256, 0, b""))
 
 
+@pytest.mark.parametrize("count", [1, 2, FEW - 1])
+def test_fewer_records_than_asked_for_are_refused(count: int) -> None:
+    """One by one, each of them in time, they would keep the asker for ever."""
+    head, data = LEDGER.head(3), LEDGER.records
+    fetch = IntervalFetch(head, 0, FEW)
+    with pytest.raises(DecodeError, match=f"{count} records came, {FEW} were asked for"):
+        fetch.take(fetch.question(), BaseRecordsAnswer(0, data[: count * RECORD_BYTES]))
+    # What is left of the interval at its end is all that is asked for.
+    end = head.mark(1).records
+    fetch = IntervalFetch(head, 0, end - 1)
+    assert fetch.take(fetch.question(), BaseRecordsAnswer(0, data[: (end - 1) * 48])) is None
+    assert fetch.question() == BaseRecordsQuery(end - 1, 1)
+    last = BaseRecordsAnswer(end - 1, data[(end - 1) * 48 : end * 48])
+    assert fetch.take(fetch.question(), last) == data[: end * 48]
+
+
+@pytest.mark.parametrize("length", [0, 1, HEAD_PART_BYTES - 1, HEAD_PART_BYTES + 1])
+def test_a_part_of_a_head_has_all_bytes_that_fit(length: int) -> None:
+    data = LEDGER.heads[0]
+    fetch = HeadFetch(agreed(1), NETWORK, "a", HEAD_PART_BYTES)
+    with pytest.raises(DecodeError, match=f"{length} bytes came, not of {HEAD_PART_BYTES}"):
+        fetch.take(fetch.question(), BaseHeadAnswer(256, 0, data[:length]))
+    # The last part is as short as what is left, and no shorter.
+    before = len(data) - 2
+    fetch = HeadFetch(agreed(1), NETWORK, "a", before)
+    assert fetch.take(fetch.question(), BaseHeadAnswer(256, 0, data[:before])) is None
+    with pytest.raises(DecodeError, match="1 bytes came, not of 2"):
+        fetch.take(fetch.question(), BaseHeadAnswer(256, before, data[before : before + 1]))
+    assert fetch.take(fetch.question(), BaseHeadAnswer(256, before, data[before:])) == data
+
+
 class Breaks(Exception):
     """The asking node was killed."""
 
@@ -230,9 +271,10 @@ Fetch = HeadFetch | IntervalFetch
 class Asker:
     """A node that fetches among peers that come, go, prune and lie; what is verified stays."""
 
-    def __init__(self, holders: dict[str, Holder], voters: list[str]) -> None:
+    def __init__(self, holders: dict[str, Holder], voters: list[str], count_max: int) -> None:
         self.holders = holders
         self.voters = voters
+        self.count_max = count_max
         self.sources = Sources()
         self.now_s = 0.0
         self.head: BaseHead | None = None
@@ -251,7 +293,8 @@ class Asker:
         if wanted is None:
             return False
         if self.head is None or base_wire.digest_head(encode_head(self.head)) != wanted.digest:
-            data = self._fetch(partial(HeadFetch, wanted, NETWORK), wanted.holders)
+            begin = partial(HeadFetch, wanted, NETWORK, part_bytes_max=HEAD_PART_BYTES)
+            data = self._fetch(begin, wanted.holders)
             if data is None:
                 return False
             # Intervals that were verified are the beginning of a later base too.
@@ -262,7 +305,7 @@ class Asker:
             if fetch.is_empty:
                 self.intervals.append(fetch.finish())
                 continue
-            found = self._fetch(partial(_interval, head, number), wanted.sources)
+            found = self._fetch(self._interval(head, number), wanted.sources)
             if found is None:
                 return False
             self.intervals.append(found)
@@ -290,9 +333,8 @@ class Asker:
                 self.sources.failed(peer, self.now_s, is_wrong=False)
         return None
 
-
-def _interval(head: BaseHead, number: int, _peer: str) -> IntervalFetch:
-    return IntervalFetch(head, number)
+    def _interval(self, head: BaseHead, number: int) -> Callable[[str], Fetch]:
+        return lambda peer: IntervalFetch(head, number, self.count_max)
 
 
 def is_right(asker: Asker, ledger: Ledger) -> bool:
@@ -306,11 +348,11 @@ def is_right(asker: Asker, ledger: Ledger) -> bool:
 
 @pytest.mark.scenario("D8", tier="S")
 def test_a_fetch_goes_on_after_a_break_at_each_part() -> None:
-    whole = Asker({name: Holder(LEDGER, 3, 3, 40) for name in "ab"}, ["own", "a", "b"])
+    whole = Asker({name: Holder(LEDGER, 3, 3) for name in "ab"}, ["own", "a", "b"], 40)
     assert whole.run()
     assert whole.answers > 20
     for breaks_at in range(1, whole.answers + 1):
-        asker = Asker({name: Holder(LEDGER, 3, 3, 40) for name in "ab"}, ["own", "a", "b"])
+        asker = Asker({name: Holder(LEDGER, 3, 3) for name in "ab"}, ["own", "a", "b"], 40)
         asker.breaks_at = breaks_at
         with pytest.raises(Breaks):
             asker.run()
@@ -331,7 +373,7 @@ def test_any_row_of_breaks_prunings_and_lies_ends_with_the_right_base() -> None:
         number = rng.randint(1, 3)
         names = [f"n{at}" for at in range(rng.choice((3, 4, 5)))]
         voters = ["own", *names[: rng.randint(2, len(names))]]
-        holders = {name: Holder(ledger, number, number, rng.randint(3, 60)) for name in names}
+        holders = {name: Holder(ledger, number, number) for name in names}
         # A minority of the voters, and any of the others, lies.
         liars = set(rng.sample(voters[1:], (len(voters) - 3) // 2))
         liars |= {name for name in names if name not in voters and rng.random() < 0.5}
@@ -339,7 +381,7 @@ def test_any_row_of_breaks_prunings_and_lies_ends_with_the_right_base() -> None:
             holders[name].lies = set(rng.sample(LIES, rng.randint(1, 3)))
             if rng.random() < 0.3:
                 holders[name].ledger = forged
-        asker = Asker(holders, voters)
+        asker = Asker(holders, voters, rng.randint(3, 60))
 
         def go_on(rng: random.Random = rng, holders: dict[str, Holder] = holders) -> None:
             """Now and then somebody prunes on: to the base that the others reach by then."""

@@ -95,3 +95,27 @@ def test_what_a_quorum_holds_as_committed_succeeds_the_first_hole() -> None:
     repair.begin_round()
     give(repair, "c", entry, commit=3)
     assert repair.successor(is_quorum) == entry
+
+
+def test_it_is_known_what_those_keep_who_had_what_is_missing() -> None:
+    repair = Repair([(5, 7), (30, 30)])
+    assert repair.first_kept() is None
+    # It does not know that anything of it is committed.
+    repair.take("a", EntriesQuery(5), EntriesAnswer(5, 3, 4, (), 1))
+    assert repair.first_kept() is None
+    # It has pruned one of the holes, or both: what is gone is not asked for.
+    repair.take("b", EntriesQuery(5), EntriesAnswer(5, 3, 100, (), 41))
+    assert repair.first_kept() == 41
+    repair.take("c", EntriesQuery(5), EntriesAnswer(5, 3, 90, (), 20))
+    assert repair.first_kept() == 20
+    assert [repair.question(peer) for peer in "abc"] == [EntriesQuery(6), None, EntriesQuery(30)]
+    assert repair.ahead(90) == {"b"}
+    # It is damaged there too, though its log begins below.
+    repair.take("d", EntriesQuery(5), EntriesAnswer(5, 3, 90, (), 1))
+    assert repair.first_kept() == 6
+    # What it gave may be wrong; it says that it keeps it.
+    repair.take("e", EntriesQuery(5), EntriesAnswer(5, 3, 90, (Entry(3, 5, b"x"),), 3))
+    assert repair.first_kept() == 3
+    repair.begin_round()
+    assert repair.first_kept() is None
+    assert repair.question("b") == EntriesQuery(5)
