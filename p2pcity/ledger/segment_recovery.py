@@ -351,7 +351,8 @@ def _finish(state: Recovered, mender: Mender | None) -> None:
             # What is committed is truncated nowhere, and equal terms are equal logs.
             gap.doubt_last = 0
         state.index.doubt(max(gap.doubt_first, state.start.index + 1), gap.doubt_last)
-    if not state.is_vote_known and not state.holes:
+    # Holes are filled before anybody votes; a log that begins anew has none.
+    if not state.is_vote_known and (state.is_behind or not state.holes):
         what = f"{state.gaps[-1].what}: the newest term and vote may have stood there"
         raise corrupt(state.directory, None, what)
     old = state.hard_state
@@ -372,7 +373,7 @@ def _join(state: Recovered) -> None:
         raise corrupt(state.directory, start.index + 1, what)
     is_held = index.last_index >= start.index and (
         index.start.index == start.index
-        or index.is_missing(start.index)
+        or (index.is_missing(start.index) and _follows(index, start))
         or index.term(start.index) == start.term
     )
     if is_held:
@@ -382,3 +383,14 @@ def _join(state: Recovered) -> None:
         raise corrupt(state.directory, start.index, what)
     else:
         state.is_behind = True
+
+
+def _follows(index: EntryIndex, start: Start) -> bool:
+    """Whether what stands behind a missing entry came after the one of the base.
+
+    A leader of its term, or of a later one, has the committed entry in its log (Raft, section
+    5.4.3); what an earlier one wrote behind that index was never committed.
+    """
+    behind = range(start.index + 1, index.last_index + 1)
+    first = next((at for at in behind if not index.is_missing(at)), None)
+    return first is None or index.term(first) >= start.term

@@ -40,6 +40,16 @@ _DEADLINE_S: Final = 10.0
 _ROUND_S: Final = 0.5
 _SAID_EVERY_S: Final = 10.0
 
+_REMEDY: Final = (
+    "Start the other nodes; if none of them has these entries, let this node join again under a "
+    "new incarnation: `p2pcity init`."
+)
+# It may be the only one that has its old blocks: who may lose them is for its operator to say.
+_REMEDY_OF_ARCHIVE: Final = (
+    "Start the other nodes. If none of them has these entries, put a copy of the data directory "
+    "back, or let it go on without its older blocks: set ledger.keep_blocks."
+)
+
 _logger = structlog.get_logger("p2pcity.node.log_repair")
 
 
@@ -169,20 +179,20 @@ class LogRepair:
                     "others has this entry in its place",
                 )
                 break
-            try:
-                await instead.look(log, repair, trio.current_time() - came_s)
-            except BaseComplete:
-                serving.close()
-                await files.writer.run(log.close)
-                raise
+            if self._config.ledger.keep_blocks:
+                try:
+                    await instead.look(log, repair, trio.current_time() - came_s)
+                except BaseComplete:
+                    serving.close()
+                    await files.writer.run(log.close)
+                    raise
             if trio.current_time() - said_s >= _SAID_EVERY_S:
                 said_s = trio.current_time()
                 _logger.warning(
                     "log_repair_waits",
                     holes=list(log.holes),
                     connected=[info.peer for info in network.peers() if info.is_connected],
-                    remedy="Start the other nodes; if none of them has these entries, let this "
-                    "node join again under a new incarnation: `p2pcity init`.",
+                    remedy=_REMEDY if self._config.ledger.keep_blocks else _REMEDY_OF_ARCHIVE,
                 )
             await trio.sleep(_ROUND_S)
         return log

@@ -86,7 +86,8 @@ class Mending:
     def _look(self) -> None:
         still_s = (self._node.world.now - self._came) / SECOND
         lacking = self.log.holes[0][0]
-        is_due = self.log.is_vote_known and still_s >= STILL_S
+        # Who keeps all blocks waits until its operator says that they may go.
+        is_due = self._node.keep_blocks and self.log.is_vote_known and still_s >= STILL_S
         if is_due and is_lost(self._repair.first_kept(), lacking, still_s):
             self.bases.look()
 

@@ -12,6 +12,7 @@ from p2pcity.errors import LocalError
 from p2pcity.ordering.members import apply_change
 from p2pcity.wire.block import peek_change
 from p2pcity.wire.change import ChangeVoters, NewNode, Operation, Step
+from tests.sim.city import BASE_INTERVAL
 from tests.sim.node import Node
 
 if TYPE_CHECKING:
@@ -115,6 +116,9 @@ class Operator:
 
     def settle(self) -> None:
         """One step towards a city of whose nodes none has lost its log."""
+        for node in self._cluster.nodes:
+            if node.mending is not None and not node.keep_blocks:
+                node.keep_blocks = BASE_INTERVAL
         strangers = [node for node in self.strangers() if node.was_wiped]
         for node in self.lost():
             if self.propose([Step("remove", node.key)]):

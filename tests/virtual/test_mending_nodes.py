@@ -135,6 +135,29 @@ def test_what_one_of_two_voters_names_is_not_taken() -> None:
     play_pruned(course, is_busy=True)
 
 
+@pytest.mark.scenario("A5", tier="T")
+def test_one_that_keeps_all_waits_until_its_operator_lets_its_blocks_go() -> None:
+    async def course(scene: Scene) -> None:
+        late, _, gone = await leave_damaged(scene)
+        settings = late.config.ledger
+        late.config = replace(late.config, ledger=replace(settings, keep_blocks=0))
+        with capture_logs() as lines:
+            scene.cluster.start(late)
+            with trio.move_on_after(15):
+                await late.ended.wait()
+        assert not late.is_up
+        [remedy, *_] = [line["remedy"] for line in lines if line["event"] == "log_repair_waits"]
+        assert "ledger.keep_blocks" in remedy
+        assert "fetching_base" not in events_of(lines)
+        late.kill()
+        await late.ended.wait()
+        late.config = replace(late.config, ledger=settings)
+        scene.cluster.start(late)
+        await have_pruned(scene, [late], gone)
+
+    play_pruned(course, is_busy=True)
+
+
 @pytest.mark.scenario("A5", "D7", tier="T")
 def test_a_damaged_one_and_one_that_is_behind_help_each_other() -> None:
     """A majority names a base with the damaged one alone; and then with the other, in its turn."""
@@ -153,6 +176,7 @@ def test_a_damaged_one_and_one_that_is_behind_help_each_other() -> None:
         await have_pruned(scene, [leader], gone)
         await scene.wait_until(lambda: late.height >= first_height(leader))
         await late.stop()
+        late.config = replace(late.config, ledger=replace(late.config.ledger, keep_blocks=8))
         # What stands before the hole it can give to the one that is behind.
         damage(late, index)
         for host in (late, behind):

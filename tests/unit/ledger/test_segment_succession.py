@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from p2pcity.errors import CorruptionError
+from p2pcity.ledger.segment_index import Start
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.ledger.segment_repair import Mender
 from p2pcity.ledger.segment_succession import supersede
@@ -105,3 +107,27 @@ def test_nothing_behind_it_is_in_doubt_any_more(tmp_path: Path) -> None:
         log = SegmentLog.open(directory, mender=Mender(NETWORK))
         log.save(None, [entry], True)
     log.close()
+
+
+@pytest.mark.parametrize(("term", "last"), [(1, 5), (2, 4)])
+def test_what_stands_behind_a_lost_entry_follows_the_base_or_goes(
+    tmp_path: Path, term: int, last: int
+) -> None:
+    """The base ends at the entry that was lost: its term says whether the rest came later."""
+    directory = written(tmp_path)
+    log = damaged(directory, 4, -20)
+    log.close()
+    start = Start(4, term)
+    log = SegmentLog.open(directory, mender=Mender(NETWORK), start=start, may_begin_anew=True)
+    assert not log.holes
+    assert (log.first_index, log.last_index) == (5, last)
+    log.close()
+
+
+def test_a_log_does_not_begin_anew_where_a_vote_may_be_lost(tmp_path: Path) -> None:
+    directory = written(tmp_path)
+    damaged(directory, 5, 1).close()
+    before = last_file(directory).read_bytes()
+    with pytest.raises(CorruptionError, match="vote may have stood there"):
+        SegmentLog.open(directory, mender=Mender(NETWORK), start=Start(9, 1), may_begin_anew=True)
+    assert last_file(directory).read_bytes() == before
