@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from p2pcity.node import assembly
+from p2pcity.node import room_configs
 from p2pcity.raft.config import RaftConfig
 from tests.memory_network import DEADLINE_S, City
 
@@ -22,7 +22,7 @@ async def city(
 ) -> AsyncIterator[City]:
     """Three orderers whose leaders keep little in memory, and soon find others far behind."""
     small = partial(RaftConfig, far_entries_max=FAR, tail_bytes_max=2_000)
-    monkeypatch.setattr(assembly, "RaftConfig", small)
+    monkeypatch.setattr(room_configs, "RaftConfig", small)
     city = City(tmp_path, nursery, orderers=3)
     with trio.fail_after(3 * DEADLINE_S):
         await city.start()

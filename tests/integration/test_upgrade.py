@@ -134,6 +134,7 @@ def rules_of(network: LocalNetwork, name: str) -> set[int]:
     return {ask(network, name, f"/v1/blocks/{n}")["rules"] for n in range(1, height + 1)}
 
 
+@pytest.mark.long
 @pytest.mark.scenario("D11", tier="P")
 def test_a_leader_that_knows_more_rules_goes_on_under_those_in_force(tmp_path: Path) -> None:
     with running_network(tmp_path, start=()) as network:
@@ -192,6 +193,7 @@ def test_who_does_not_know_the_rules_stops_before_them_and_says_so(tmp_path: Pat
 # -- settings ----------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.scenario("D15", tier="P")
 def test_settings_of_nodes_may_differ(tmp_path: Path) -> None:
     """Clocks of ordering, limits, what is kept, and whom they know by their own settings."""
