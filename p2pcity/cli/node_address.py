@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from p2pcity.errors import ConfigError
-from p2pcity.node.config import Config
-from p2pcity.node.config_reading import load, read_secret
 from p2pcity.node.places import CONFIG_NAME, find_config
 
 if TYPE_CHECKING:
     from p2pcity.api.client import Client
+    from p2pcity.node.config import Config
 
 config_option = click.option(
     "--config",
@@ -53,6 +52,9 @@ def find_config_file(given: Path | None) -> Path:
 
 def load_config(given: Path | None, flags: dict[str, str] | None = None) -> Config:
     """Return the settings of the node that --config (or the usual places) names."""
+    # A node that is named by its address needs no configuration here.
+    from p2pcity.node.config_reading import load
+
     return load(find_config_file(given), flags=flags).config
 
 
@@ -77,7 +79,7 @@ def find_node(given: str | None) -> str:
 
 
 def _socket(file: Path) -> Path:
-    socket = load(file).config.http.socket
+    socket = load_config(file).http.socket
     assert socket is not None, "reading settings fills in the socket's default"
     return socket
 
@@ -93,5 +95,7 @@ def open_client(
 
     token = None
     if token_file is not None:
+        from p2pcity.node.config_reading import read_secret
+
         token = read_secret(token_file, "--token-file").decode("ascii", "replace").strip()
     return Client(find_node(address), token=token, timeout_s=timeout_s or TIMEOUT_S)

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import click
 
 from p2pcity.cli import exit_codes
-from p2pcity.cli.key_files import read_file
 from p2pcity.cli.node_address import node_option, open_client
 from p2pcity.cli.output import json_option, print_json, print_pairs
 from p2pcity.errors import ChangeRefused, ConfigError
@@ -155,6 +154,8 @@ def what_if(
 
 
 def _read_cards(files: Sequence[str]) -> list[str]:
+    from p2pcity.cli.key_files import read_file
+
     return [base64.b64encode(read_file(Path(file), "CARD")).decode() for file in files]
 
 

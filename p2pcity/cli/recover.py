@@ -13,11 +13,10 @@ import click
 
 from p2pcity.cli.node_address import config_option
 from p2pcity.cli.output import json_option, print_json, print_pairs
-from p2pcity.cli.stopped_node import StoppedNode, stopped_node
-from p2pcity.crypto.keys import peer_id
 from p2pcity.errors import ConfigError
 
 if TYPE_CHECKING:
+    from p2pcity.cli.stopped_node import StoppedNode
     from p2pcity.ordering.recovery import Survey
 
 
@@ -51,6 +50,7 @@ def recover(confirmed: str | None, config_file: Path | None, is_json: bool) -> N
       network, network_id, node, peer_id
                             which city, and which node goes on
     """
+    from p2pcity.cli.stopped_node import stopped_node
     from p2pcity.ledger import recovery_marker
     from p2pcity.ledger.base_incoming import open_installed
     from p2pcity.ledger.segment_log import SegmentLog
@@ -99,6 +99,7 @@ def recover(confirmed: str | None, config_file: Path | None, is_json: bool) -> N
 
 def _survey_document(node: StoppedNode, found: Survey) -> dict[str, Any]:
     """What this node has, and what may be lost: all that both the text and --json say."""
+    from p2pcity.crypto.keys import peer_id
     from p2pcity.ordering.recovery import others
 
     genesis, tip = node.genesis, found.tip
