@@ -114,10 +114,19 @@ class Recovered:
 
     @property
     def holes(self) -> tuple[tuple[int, int], ...]:
-        """The first and last index of each run of entries that is missing."""
-        holes = [gap.hole for gap in self.gaps if gap.hole]
+        """The first and last index of each run of entries that is missing, in order.
+
+        A later gap may put entries below an earlier one in doubt.
+        """
+        holes: list[tuple[int, int]] = []
         first = self.start.index + 1
-        return tuple((max(low, first), high) for low, high in holes if high >= first)
+        for low, high in sorted(gap.hole for gap in self.gaps if gap.hole):
+            if high < first:
+                continue
+            if holes and low <= holes[-1][1] + 1:
+                low, high = holes[-1][0], max(holes.pop()[1], high)
+            holes.append((max(low, first), high))
+        return tuple(holes)
 
     @property
     def sequence(self) -> int:

@@ -38,6 +38,8 @@ from p2pcity.wire.sync import BaseQuestion, EntriesAnswer, EntriesQuery
 
 _DEADLINE_S: Final = 10.0
 _ROUND_S: Final = 0.5
+_ROUND_S_MAX: Final = 30.0
+"""So long the slowest is waited for before what came is tried."""
 _SAID_EVERY_S: Final = 10.0
 
 _REMEDY: Final = (
@@ -159,16 +161,20 @@ class LogRepair:
             serving = self._serve(log, files)
             tried = repair.entries, dict(repair.committed)
             repair.begin_round()
-            await self._ask_all(network, repair)
+            with trio.move_on_after(_ROUND_S_MAX):
+                await self._ask_all(network, repair)
             if (repair.entries, repair.committed) != tried:
                 serving.close()
                 self._serving, holes = None, log.holes
-                came_s = trio.current_time()
                 await files.writer.run(log.close)
                 log = await files.open(repair)
                 if log.holes != holes:
-                    repair = Repair(log.holes)
-                continue
+                    repair, came_s = Repair(log.holes), trio.current_time()
+                    continue
+                # It mended nothing: whoever gives that again and again keeps nobody from the rest.
+                serving = self._serve(log, files)
+            if repair.is_full:
+                repair = Repair(log.holes)
             entry = repair.successor(self._is_quorum)
             if entry is not None and await files.writer.run(supersede, log, entry):
                 _logger.warning(

@@ -6,6 +6,7 @@ taken from them, where nothing hangs on it but an entry that is there already, o
 of voters holds it and says so, which then needs no copy of ours.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 from typing import Final
@@ -15,6 +16,8 @@ from p2pcity.wire.sync import EntriesAnswer, EntriesQuery
 
 WANTED_MAX: Final = 4_096
 BYTES_MAX: Final = 64 * 1024 * 1024
+PEER_BYTES_MAX: Final = 8 * 1024 * 1024
+"""So much of one peer is kept: what is wrong of it leaves room for what others give."""
 _VERSIONS_MAX: Final = 8
 
 
@@ -30,7 +33,9 @@ class Repair:
         self._lacking: set[str] = set()
         self._first = holes[0][0] if holes else 0
         self._holders: dict[Entry, set[str]] = {}
-        self._bytes = 0
+        # What each peer gave last, by index: a new word of it takes the place of the one before.
+        self._words: dict[str, dict[int, Entry]] = {}
+        self._peer_bytes: Counter[str] = Counter()
         self.committed: dict[int, int] = {}
 
     @property
@@ -41,13 +46,18 @@ class Repair:
             for index, versions in self._given.items()
         }
 
+    @property
+    def is_full(self) -> bool:
+        """Whether nobody is asked any more, since too much is kept already."""
+        return self._peer_bytes.total() >= BYTES_MAX
+
     def givers(self, index: int) -> list[str]:
         """Return who gave any version of the entry at `index`."""
         return sorted({peer for peers in self._given.get(index, {}).values() for peer in peers})
 
     def question(self, peer: str) -> EntriesQuery | None:
         """Return what to ask this peer next; None when it said all that it can in this round."""
-        if self._bytes >= BYTES_MAX:
+        if self.is_full or self._peer_bytes[peer] >= PEER_BYTES_MAX:
             return None
         settled = self._settled.setdefault(peer, set())
         left = (index for index in self._wanted if index not in settled)
@@ -71,17 +81,29 @@ class Repair:
                 continue
             if entry.index <= answer.commit:
                 self.committed[entry.index] = entry.term
-            versions = self._given.setdefault(entry.index, {})
-            if entry not in versions:
-                if len(versions) >= _VERSIONS_MAX:
-                    continue
-                self._bytes += len(entry.payload)
-            givers = versions.setdefault(entry, [])
-            if peer not in givers:
-                givers.append(peer)
+            self._keep(peer, entry)
             if entry.index == self._first <= answer.commit:
                 self._holders.setdefault(entry, set()).add(peer)
         return True
+
+    def _keep(self, peer: str, entry: Entry) -> None:
+        words = self._words.setdefault(peer, {})
+        before = words.get(entry.index)
+        if before == entry:
+            return
+        versions = self._given.setdefault(entry.index, {})
+        if before is not None:
+            del words[entry.index]
+            self._peer_bytes[peer] -= len(before.payload)
+            versions[before].remove(peer)
+            if not versions[before]:
+                del versions[before]
+            self._holders.get(before, set()).discard(peer)
+        if entry not in versions and len(versions) >= _VERSIONS_MAX:
+            return
+        words[entry.index] = entry
+        self._peer_bytes[peer] += len(entry.payload)
+        versions.setdefault(entry, []).append(peer)
 
     def successor(self, is_quorum: Callable[[Set[str]], bool]) -> Entry | None:
         """Return the entry that a quorum of others holds as committed where the first hole begins.

@@ -69,7 +69,6 @@ class Mending:
                 self._ask(other)
         if (repair.entries, repair.committed) != tried:
             mender = Mender(node.cluster.city.genesis.network, repair.entries, repair.committed)
-            self._came = node.world.now
             node.reopen(mender)
             return
         entry = repair.successor(self._is_quorum)
@@ -102,7 +101,7 @@ class Mending:
     def take(self, log: SegmentLog) -> None:
         """The log was opened anew, and still has holes."""
         if log.holes != self.log.holes:
-            self._repair = Repair(log.holes)
+            self._repair, self._came = Repair(log.holes), self._node.world.now
         self.log = log
 
     def _reaches(self, other: "Node") -> bool:

@@ -131,3 +131,30 @@ def test_a_log_does_not_begin_anew_where_a_vote_may_be_lost(tmp_path: Path) -> N
     with pytest.raises(CorruptionError, match="vote may have stood there"):
         SegmentLog.open(directory, mender=Mender(NETWORK), start=Start(9, 1), may_begin_anew=True)
     assert last_file(directory).read_bytes() == before
+
+
+def test_a_later_gap_puts_in_doubt_what_stands_before_an_earlier_one(tmp_path: Path) -> None:
+    """Two bits in two entries: one hole, which begins where nothing is known to be committed."""
+    directory = tmp_path / "log"
+    log = create(directory)
+    log.bind_network(NETWORK)
+    log.save(HardState(1, "peer-a", 0), [make_entry(index) for index in (1, 2, 3)], True)
+    log.save(HardState(2, "peer-b", 3), [make_entry(4, 2)], True)
+    for index in (5, 6):
+        log.save(None, [make_entry(index, 2)], True)
+    log.save(HardState(3, "peer-a", 3), [], True)
+    log.close()
+    places = {record.index: record for record in entry_records(last_file(directory))}
+    flip(last_file(directory), 8 * (places[5].offset + places[5].length - 20))
+    flip(last_file(directory), 8 * (places[6].offset + 1))
+    others = {index: [Entry(5, index, b"")] for index in (4, 5, 6)}
+    mender = Mender(NETWORK, others, dict.fromkeys(others, 5))
+    log = SegmentLog.open(directory, mender=mender)
+    assert list(log.holes) == [(4, 6)]
+    assert supersede(log, Entry(5, 4, b""))
+    for _ in range(2):
+        assert log.entries(1, 5, ALL) == [*map(make_entry, (1, 2, 3)), Entry(5, 4, b"")]
+        assert log.last_index == 4
+        log.close()
+        log = SegmentLog.open(directory, mender=Mender(NETWORK))
+    log.close()

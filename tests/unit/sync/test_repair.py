@@ -53,14 +53,21 @@ def test_an_answer_to_something_else_is_wrong() -> None:
 
 
 def test_what_is_kept_is_bounded() -> None:
+    """Of each peer, so that one leaves room for the others, and of all of them."""
     repair = Repair([(1, 1 << 60)])
     repair.begin_round()
-    asked = 0
-    while (question := repair.question("a")) is not None:
-        answer = EntriesAnswer(question.index, 1, 0, (Entry(1, question.index, bytes(1 << 20)),))
-        assert repair.take("a", question, answer)
-        asked += 1
-    assert asked == repair_module.BYTES_MAX >> 20
+    counts = []
+    for peer in map(str, range(repair_module.BYTES_MAX // repair_module.PEER_BYTES_MAX)):
+        assert not repair.is_full
+        assert repair.question(peer) == EntriesQuery(1)
+        counts.append(0)
+        while (question := repair.question(peer)) is not None:
+            entry = Entry(int(peer) + 1, question.index, bytes(1 << 20))
+            assert repair.take(peer, question, EntriesAnswer(question.index, 1, 0, (entry,)))
+            counts[-1] += 1
+    assert set(counts) == {repair_module.PEER_BYTES_MAX >> 20}
+    assert repair.is_full
+    assert repair.question("honest") is None
     few = Repair([(5, 5), (9, 1 << 60)])
     for _ in range(repair_module.WANTED_MAX):
         question = few.question("a")
@@ -119,3 +126,21 @@ def test_it_is_known_what_those_keep_who_had_what_is_missing() -> None:
     repair.begin_round()
     assert repair.first_kept() is None
     assert repair.question("b") == EntriesQuery(5)
+
+
+def test_a_peers_new_word_takes_the_place_of_its_old_one() -> None:
+    """One that says something else each time leaves room for the others, and speaks once."""
+    repair = Repair([(3, 3)])
+    for number in range(3 * repair_module._VERSIONS_MAX):
+        repair.begin_round()
+        give(repair, "liar", Entry(1 + number, 3, b"%d" % number))
+        assert len(repair.entries[3]) == 1
+    for peer in "ab":
+        give(repair, peer, Entry(1, 3, b"true"))
+    assert repair.entries[3][0] == Entry(1, 3, b"true")
+    assert repair.successor(lambda peers: len(peers) > 1) == Entry(1, 3, b"true")
+    # Who learns that another one was committed says so, and counts for that one alone.
+    repair.begin_round()
+    give(repair, "a", Entry(2, 3, b"newer"))
+    assert repair.givers(3) == ["a", "b", "liar"]
+    assert repair.successor(lambda peers: len(peers) > 1) is None
