@@ -28,6 +28,12 @@ def test_recorded_tests_exist() -> None:
         assert f"def {names[-1]}(" in (TESTS / path).read_text(encoding="utf-8"), test
 
 
+def test_none_that_shows_a_required_id_failed_last() -> None:
+    results = read_results()
+    required = [shown.test for shown in find_shown() if shown.scenario in REQUIRED]
+    assert not [x for x in required if results.get(x, {}).get("outcome", "passed") != "passed"]
+
+
 def test_a_test_is_as_good_as_its_worst_case_and_as_old_as_its_oldest() -> None:
     leader = {"outcome": "passed", "seconds": 7, "date": "2026-11-25", "commit": "a"}
     follower = {"outcome": "failed", "seconds": 5, "date": "2026-11-30", "commit": "b"}
