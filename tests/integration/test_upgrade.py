@@ -150,6 +150,7 @@ def test_a_leader_that_knows_more_rules_goes_on_under_those_in_force(tmp_path: P
         assert rules_of(network, NAMES[2]) == {1}
 
 
+@pytest.mark.long
 @pytest.mark.scenario("D11", tier="P")
 def test_who_does_not_know_the_rules_stops_before_them_and_says_so(tmp_path: Path) -> None:
     old = NAMES[2]

@@ -80,6 +80,7 @@ def test_a_damaged_node_that_nobody_can_mend_goes_on_from_a_base() -> None:
     play_pruned(course, is_busy=True)
 
 
+@pytest.mark.long
 @pytest.mark.scenario("A5", "D8", tier="T")
 def test_its_fetch_goes_on_over_kills_at_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     real = VirtualNetwork.request
