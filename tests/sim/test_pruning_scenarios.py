@@ -51,6 +51,25 @@ def _change_leader(stage: Stage, besides: Node) -> None:
     stage.wait(lambda: not leader.is_leader, 60, f"{other} leads")
 
 
+def _crash_at_each_answer(stage: Stage, node: Node, *, other_leaders: bool = False) -> None:
+    """Start it until it has a base: it crashes at its first answer, at its second, and so on."""
+    fetched = stage.world.struck["base fetched"]
+    crashes = 0
+    while stage.world.struck["base fetched"] == fetched:
+        crashes += 1
+        assert crashes < _KILLS_MAX
+        node.answers_until_crash = crashes
+        assert node.start()
+        _wait_stopped(stage, node, fetched)
+        if other_leaders and crashes % 3 == 0:
+            _change_leader(stage, node)
+    node.answers_until_crash = 0
+    if not node.is_up:
+        assert node.start()
+    assert crashes > 3
+    _wait_caught_up(stage, node)
+
+
 @pytest.mark.scenario("D7", tier="S")
 def test_a_follower_behind_the_base_comes_back_while_the_others_go_on() -> None:
     for seed in SEEDS:
@@ -116,19 +135,7 @@ def test_a_mending_goes_on_over_a_crash_at_each_answer() -> None:
             leader = stage.wait_leader()
             node = next(node for node in stage.nodes if node is not leader)
             _damage(stage, node)
-            fetched = stage.world.struck["base fetched"]
-            crashes = 0
-            while stage.world.struck["base fetched"] == fetched:
-                crashes += 1
-                assert crashes < _KILLS_MAX
-                node.answers_until_crash = crashes
-                assert node.start()
-                _wait_stopped(stage, node, fetched)
-            node.answers_until_crash = 0
-            if not node.is_up:
-                assert node.start()
-            assert crashes > 3
-            _wait_caught_up(stage, node)
+            _crash_at_each_answer(stage, node)
             assert stage.world.struck["mended by a base"] == 1
 
 
@@ -151,20 +158,7 @@ def test_a_fetch_goes_on_over_a_crash_at_each_answer_and_other_leaders() -> None
             node = next(node for node in stage.nodes if node is not leader)
             _leave_behind(stage, node)
             fetched = stage.world.struck["base fetched"]
-            crashes = 0
-            while stage.world.struck["base fetched"] == fetched:
-                crashes += 1
-                assert crashes < _KILLS_MAX
-                node.answers_until_crash = crashes
-                assert node.start()
-                _wait_stopped(stage, node, fetched)
-                if crashes % 3 == 0:
-                    _change_leader(stage, node)
-            node.answers_until_crash = 0
-            if not node.is_up:
-                assert node.start()
-            assert crashes > 3
-            _wait_caught_up(stage, node)
+            _crash_at_each_answer(stage, node, other_leaders=True)
             _leave_behind(stage, node)
             assert node.start()
             _wait_caught_up(stage, node)
