@@ -7,8 +7,11 @@ import pytest
 
 from p2pcity.api.service import Cursor, EventFilter
 from p2pcity.errors import Pruned
+from p2pcity.wire import sync as sync_wire
+from p2pcity.wire.sync import BaseHeadQuery, BaseQuery, BaseRecordsQuery
 from tests.short_intervals import short_intervals
 from tests.virtual.host import Host
+from tests.virtual.network import VirtualNetwork
 from tests.virtual.run import BASE_INTERVAL, PRUNED
 from tests.virtual.stage import Scene, play
 
@@ -19,6 +22,38 @@ def play_pruned(
     """Play a scenario on nodes that have a base every BASE_INTERVAL blocks, and prune to it."""
     with short_intervals(BASE_INTERVAL):
         play(course, is_busy=is_busy, **PRUNED, **drawn)
+
+
+class DyingAsker:
+    """Kills a node as it asks its first question about a base, its second, and so on.
+
+    `kinds` are the questions at which one died.
+    """
+
+    def __init__(self) -> None:
+        self.kinds: set[str] = set()
+        self._asked = self._dies_at = 0
+
+    def dies_at(self, number: int) -> None:
+        """From here on the question of this number kills; 0 lets all live."""
+        self._asked, self._dies_at = 0, number
+
+    def request(self) -> Callable[..., Awaitable[bytes]]:
+        """What takes the place of `VirtualNetwork.request`."""
+        real = VirtualNetwork.request
+
+        async def request(
+            network: VirtualNetwork, peer: str, protocol: str, data: bytes, timeout_s: float
+        ) -> bytes:
+            question = sync_wire.decode_request(data) if protocol == "sync" else None
+            if isinstance(question, BaseQuery | BaseHeadQuery | BaseRecordsQuery):
+                self._asked += 1
+                if self._asked == self._dies_at:
+                    self.kinds.add(type(question).__name__)
+                    network.host.kill()
+            return await real(network, peer, protocol, data, timeout_s)
+
+        return request
 
 
 def first_height(host: Host) -> int:

@@ -9,12 +9,10 @@ import trio
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from p2pcity.wire import sync as sync_wire
-from p2pcity.wire.sync import BaseHeadQuery, BaseQuery, BaseRecordsQuery
 from tests.segment_case import entry_records, flip
 from tests.virtual.host import Host
 from tests.virtual.network import VirtualNetwork
-from tests.virtual.pruned_scene import first_height, have_pruned, play_pruned
+from tests.virtual.pruned_scene import DyingAsker, first_height, have_pruned, play_pruned
 from tests.virtual.stage import Scene
 
 _KILLS: Final = 9
@@ -83,38 +81,22 @@ def test_a_damaged_node_that_nobody_can_mend_goes_on_from_a_base() -> None:
 @pytest.mark.long
 @pytest.mark.scenario("A5", "D8", tier="T")
 def test_its_fetch_goes_on_over_kills_at_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = VirtualNetwork.request
-    asked: list[str] = []
-    dies_at = 0
-
-    async def request(
-        self: VirtualNetwork, peer: str, protocol: str, data: bytes, timeout_s: float
-    ) -> bytes:
-        question = sync_wire.decode_request(data) if protocol == "sync" else None
-        if isinstance(question, BaseQuery | BaseHeadQuery | BaseRecordsQuery):
-            asked.append(type(question).__name__)
-            if len(asked) == dies_at:
-                self.host.kill()
-        return await real(self, peer, protocol, data, timeout_s)
+    dying = DyingAsker()
 
     async def course(scene: Scene) -> None:
-        nonlocal dies_at
         late, others, gone = await leave_damaged(scene)
-        monkeypatch.setattr(VirtualNetwork, "request", request)
+        monkeypatch.setattr(VirtualNetwork, "request", dying.request())
         for number in range(1, _KILLS + 1):
-            asked.clear()
-            dies_at = number
+            dying.dies_at(number)
             scene.cluster.start(late)
             await late.ended.wait()
-            kinds.append(asked[-1])
-        dies_at = 0
+        dying.dies_at(0)
         scene.cluster.start(late)
         await have_pruned(scene, [late], gone)
         await check_votes(scene, late, others)
 
-    kinds: list[str] = []
     play_pruned(course, is_busy=True)
-    assert set(kinds) == {"BaseQuery", "BaseHeadQuery", "BaseRecordsQuery"}, kinds
+    assert dying.kinds == {"BaseQuery", "BaseHeadQuery", "BaseRecordsQuery"}
 
 
 @pytest.mark.scenario("A5", tier="T")

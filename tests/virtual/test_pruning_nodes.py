@@ -5,11 +5,10 @@ from typing import Final
 import pytest
 import trio
 
-from p2pcity.wire import sync as sync_wire
-from p2pcity.wire.sync import BaseHeadQuery, BaseQuery, BaseRecordsQuery
 from tests.virtual.faults import PRUNE_POINTS
 from tests.virtual.network import VirtualNetwork
 from tests.virtual.pruned_scene import (
+    DyingAsker,
     first_height,
     have_pruned,
     play_pruned,
@@ -56,48 +55,32 @@ def test_a_fetch_of_a_base_goes_on_over_kills_and_another_leader(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Killed before it hears its first answer, its second, ...; meanwhile others lead and prune."""
-    real = VirtualNetwork.request
-    asked: list[str] = []
-    dies_at = 0
-
-    async def request(
-        self: VirtualNetwork, peer: str, protocol: str, data: bytes, timeout_s: float
-    ) -> bytes:
-        question = sync_wire.decode_request(data) if protocol == "sync" else None
-        if isinstance(question, BaseQuery | BaseHeadQuery | BaseRecordsQuery):
-            asked.append(type(question).__name__)
-            if len(asked) == dies_at:
-                self.host.kill()
-        return await real(self, peer, protocol, data, timeout_s)
+    dying = DyingAsker()
 
     async def course(scene: Scene) -> None:
-        nonlocal dies_at
         late = await scene.follower()
         others = [host for host in scene.hosts if host is not late]
         await scene.wait_until(lambda: all(first_height(host) > 8 for host in scene.hosts))
         gone = first_height(late)
         await late.stop()
         await have_pruned(scene, others, gone + 16)
-        monkeypatch.setattr(VirtualNetwork, "request", request)
+        monkeypatch.setattr(VirtualNetwork, "request", dying.request())
         for number in range(1, _KILLS + 1):
-            asked.clear()
-            dies_at = number
+            dying.dies_at(number)
             scene.cluster.start(late)
             await late.ended.wait()
-            kinds.append(asked[-1])
             if number % 3 == 0:
                 leader = await scene.leader(*others)
                 [other] = (host for host in others if host is not leader)
                 await scene.clients.transfer(leader, other.name)
                 await have_pruned(scene, others, max(map(first_height, others)) + 8)
-        dies_at = 0
+        dying.dies_at(0)
         scene.cluster.start(late)
         await scene.cluster.wait_up()
         await have_pruned(scene, [late], gone + 16)
 
-    kinds: list[str] = []
     play_pruned(course, is_busy=True)
-    assert set(kinds) == {"BaseQuery", "BaseHeadQuery", "BaseRecordsQuery"}, kinds
+    assert dying.kinds == {"BaseQuery", "BaseHeadQuery", "BaseRecordsQuery"}
 
 
 @pytest.mark.scenario("D7", tier="T")
