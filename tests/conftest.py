@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from p2pcity.cli.testnet.making import PORTS_VARIABLE, port_range
 from tests.recording import Recorder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +27,17 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if os.environ.get("TESTS_RECORD"):
         config.pluginmanager.register(Recorder(), "recorder")
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        # One worker's new network would draw the port of another's node that is down just then.
+        own = share(port_range(), int(worker["workerid"][2:]), worker["workercount"])
+        os.environ[PORTS_VARIABLE] = f"{own[0]}-{own[-1]}"
+
+
+def share(ports: range, worker: int, workers: int) -> range:
+    """Return the ports of one of so many test workers."""
+    size = len(ports) // workers
+    return ports[worker * size : (worker + 1) * size]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -22,7 +22,8 @@ from p2pcity.wire.limits import BASE_INTERVAL_BLOCKS
 
 # Read by commands and tests, and no settings of a node.
 OTHER_VARIABLES: Final = frozenset(
-    f"P2PCITY_{name}" for name in ("CONFIG", "NODE", "TOKEN_FILE", "VECTORS", "DATA")
+    f"P2PCITY_{name}"
+    for name in ("CONFIG", "NODE", "TOKEN_FILE", "TESTNET_PORTS", "VECTORS", "DATA")
 )
 # sun_path has 108 bytes with its final zero (unix(7)).
 SOCKET_PATH_BYTES_MAX: Final = 107

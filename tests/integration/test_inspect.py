@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.lone_nodes import NAME, CommandLine, make_chain, make_lone
-from tests.integration.process_case import kept_running
+from tests.integration.process_case import ask, kept_running, wait_until
 from tests.segment_case import entry_records, flip, last_file
 
 pytestmark = pytest.mark.integration
@@ -43,6 +43,11 @@ def test_a_node_killed_stopped_and_damaged(
         assert str(network.node(NAME).pid) in line.err
         assert "p2pcity status" in line.err
 
+        # The leader's first entry has no block; a node serves before it is elected.
+        wait_until(
+            lambda: ask(network, NAME, "/v1/raft")["commit_index"] > chain.last_index,
+            "the lone leader's own first entry is committed",
+        )
         network.kill(NAME)
         assert inspect(own, "--json") == 0
         killed = line.document
@@ -52,7 +57,6 @@ def test_a_node_killed_stopped_and_damaged(
         assert killed["network"] == chain.genesis.network.hex()
         assert killed["incarnation"] == (b"i" * 16).hex()
         assert killed["hard_state"]["vote"] == killed["peer"]
-        # The leader's first entry has no block.
         assert killed["log"]["last_index"] >= chain.last_index + 1
         assert killed["views"]["height"] == 12
         assert killed["views"]["head"] == chain.blocks[-1].hash.hex()

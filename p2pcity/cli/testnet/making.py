@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import random
+import re
 import shutil
 import socket
 import tomllib
@@ -41,8 +42,10 @@ AUTHORS_DIRECTORY: Final = "authors"
 AUTHORS_FILE: Final = "authors.toml"
 GENESIS_FILE: Final = "genesis.cbor"
 _SOCKET_NAME: Final = "node.sock"
+PORTS_VARIABLE: Final = "P2PCITY_TESTNET_PORTS"
 _PORT_LOWEST: Final = 20_000
 _PORT_TRIES: Final = 2_000
+_PORT_HIGHEST: Final = 65_535
 _HEAD: Final = "# Settings of a node of a local network; `p2pcity config --keys` explains each.\n"
 
 
@@ -124,17 +127,10 @@ def _addresses(card_file: Path) -> list[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return TCP ports of 127.0.0.1 that are free now.
-
-    They lie below the range that the kernel takes for outgoing connections
-    (ip_local_port_range), or a stopped node could find its port in use by a neighbour's dial.
-    """
-    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
-        below = int(file.read().split()[0])
-    if below - _PORT_LOWEST < 1000:
-        below = 32_768
+    """Return TCP ports of 127.0.0.1 that are free now, out of `port_range`; ConfigError if few."""
+    among = port_range()
     ports: list[int] = []
-    for port in random.sample(range(_PORT_LOWEST, below), min(_PORT_TRIES, below - _PORT_LOWEST)):
+    for port in random.sample(among, min(_PORT_TRIES, len(among))):
         if len(ports) == count:
             break
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -144,8 +140,33 @@ def free_ports(count: int) -> list[int]:
                 continue
             ports.append(port)
     if len(ports) < count:
-        raise ConfigError("too few free TCP ports on 127.0.0.1", remedy="End what listens there.")
+        raise ConfigError(
+            f"too few of the TCP ports {among[0]}-{among[-1]} of 127.0.0.1 are free",
+            remedy=f"End what listens there, or give other ports in {PORTS_VARIABLE}.",
+        )
     return ports
+
+
+def port_range() -> range:
+    """Return the ports that local networks draw theirs from.
+
+    By default below the range that the kernel takes for outgoing connections
+    (ip_local_port_range), or a stopped node could find its port in use by a neighbour's dial.
+    PORTS_VARIABLE (`LOW-HIGH`) gives those who make networks side by side a share each, or one
+    would draw the port of another's node that is down just then. Raises ConfigError.
+    """
+    given = os.environ.get(PORTS_VARIABLE)
+    if given is not None:
+        found = re.fullmatch(r"([0-9]{1,5})-([0-9]{1,5})", given)
+        low, high = map(int, found.groups()) if found else (0, 0)
+        if not 0 < low <= high <= _PORT_HIGHEST:
+            raise ConfigError(
+                f"{PORTS_VARIABLE} is {given!r}", remedy="Give it two ports, such as 20000-25999."
+            )
+        return range(low, high + 1)
+    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
+        below = int(file.read().split()[0])
+    return range(_PORT_LOWEST, below if below - _PORT_LOWEST >= 1000 else 32_768)
 
 
 def socket_path(own: Path) -> Path:
