@@ -189,18 +189,18 @@ ORDERING: Final[Mapping[str, Planted]] = {
         3,
     ),
     "duplicate-in-block": Planted(
-        "the same id twice in one block is applied twice", _duplicate_id_in_one_block, 3
+        "the same id twice in one block is applied twice", _duplicate_id_in_one_block, 15
     ),
     "duplicate-of-older-block": Planted(
-        "an id that an older block holds is applied again", _duplicate_id_of_an_older_block, 15
+        "an id that an older block holds is applied again", _duplicate_id_of_an_older_block, 40
     ),
     "expired-by-own-clock": Planted(
         "whether a transaction is expired is judged by each node's own clock",
         _expired_by_own_clock,
-        30,
+        9,
     ),
     "forgotten-when-proposed": Planted(
-        "a transaction is settled when it is proposed", _forgotten_when_proposed, 15
+        "a transaction is settled when it is proposed", _forgotten_when_proposed, 3
     ),
     "garbled-copy-remembered": Planted(
         "a garbled copy takes the true transaction's place in the seen-cache",
@@ -208,16 +208,16 @@ ORDERING: Final[Mapping[str, Planted]] = {
         75,
     ),
     "torn-tail-kept": Planted(
-        "a torn tail stays, and new records follow it", _torn_tail_not_cut, 60
+        "a torn tail stays, and new records follow it", _torn_tail_not_cut, 3
     ),
     "corruption-cut": Planted(
-        "damage below a sync mark is cut like a torn tail", _corruption_cut_as_a_tail, 12
+        "damage below a sync mark is cut like a torn tail", _corruption_cut_as_a_tail, 6
     ),
-    "checksum-unchecked": Planted("no record's checksum is looked at", _checksum_not_checked, 12),
+    "checksum-unchecked": Planted("no record's checksum is looked at", _checksum_not_checked, 6),
     "failed-sync-tried-again": Planted(
-        "after a failed sync the node syncs again and goes on", _failed_sync_tried_again, 60
+        "after a failed sync the node syncs again and goes on", _failed_sync_tried_again, 6
     ),
     "wild-clock-proposes": Planted(
-        "a leader's clock is not compared with the voters'", _wild_clock_proposes, 30
+        "a leader's clock is not compared with the voters'", _wild_clock_proposes, 60
     ),
 }

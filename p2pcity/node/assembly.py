@@ -266,6 +266,7 @@ class Parts:
             stores=self.stores,
             directory=self.directory,
             free_bytes_min=self.config.ledger.disk_free_bytes_min,
+            keeps_all=not self.config.ledger.keep_blocks,
         )
 
     def _make_service(self) -> None:
@@ -310,6 +311,7 @@ class Parts:
             peer_status=self.peer_status,
             standing=self.standing,
             pruning=self.pruning,
+            base_fetching=self.base_fetching,
             now_ms=self.now_ms,
         )
         self.service = NodeService(

@@ -1,6 +1,7 @@
 """Has a running node fetch a base when nobody keeps the entries any more that it lacks.
 
-The base is fetched beside the running node (`node.base_fetch`), which begins again with it.
+The base is fetched beside the running node (`node.base_fetch`), which begins again with it. Its own
+blocks below the base go then: one that is to keep them all waits for its operator instead.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -18,6 +19,12 @@ from p2pcity.node.peer_status import PeerStatus
 from p2pcity.wire.base import BaseHead
 
 _PERIOD_S: Final = 1.0
+_CAUSE: Final = "nobody keeps the blocks any more that come after those of this node"
+# It may be the only one that has its old blocks: who may lose them is for its operator to say.
+_REMEDY: Final = (
+    "Start a node that keeps all blocks; or let this one go on without its own: set "
+    "ledger.keep_blocks and start it again."
+)
 
 _logger = structlog.get_logger("p2pcity.node.base_fetching")
 
@@ -36,7 +43,11 @@ class BaseFetching:
         stores: Stores,
         directory: DataDirectory,
         free_bytes_min: int,
+        keeps_all: bool,
     ) -> None:
+        self._keeps_all = keeps_all
+        self._bases = stores.bases
+        self.alarm = ""
         self._ordering = ordering
         self._raw_node = ordering.raw_node
         self._peer_status = peer_status
@@ -67,6 +78,7 @@ class BaseFetching:
             still_s = trio.current_time() - moved_s
             if self._raw_node.commit != commit:
                 commit, moved_s = self._raw_node.commit, trio.current_time()
+                self.alarm = ""
             elif still_s >= STILL_S and not self._raw_node.is_leader and self._ahead(commit):
                 await self._look(still_s)
 
@@ -84,8 +96,14 @@ class BaseFetching:
         """Ask who keeps what; fetch the base that is agreed on when nobody can feed this node."""
         agreement = await self._fetch.ask_round(self._views.height)
         commit = self._raw_node.commit
-        if is_lost(agreement.first_kept(self._ahead(commit)), commit + 1, still_s):
-            await self._fetch.fetch(agreement, commit + 1)
+        if not is_lost(agreement.first_kept(self._ahead(commit)), commit + 1, still_s):
+            return
+        if self._keeps_all and self._views.height > self._bases.base.height:
+            if not self.alarm:
+                _logger.warning("base_waits", reason=_CAUSE, remedy=_REMEDY)
+            self.alarm = f"{_CAUSE}: {_REMEDY}"
+            return
+        await self._fetch.fetch(agreement, commit + 1)
 
     def _is_needed(self, head: BaseHead) -> bool:
         """Whether the log lacks what the base would bring; else all up to there is committed."""

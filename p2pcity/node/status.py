@@ -18,6 +18,7 @@ from p2pcity.ledger.views_store import ViewsStore
 from p2pcity.mempool.mempool import Mempool
 from p2pcity.net.network import Network
 from p2pcity.node.apply_loop import ApplyLoop
+from p2pcity.node.base_fetching import BaseFetching
 from p2pcity.node.config import Config
 from p2pcity.node.disk_growth import DiskGrowth
 from p2pcity.node.identity import Identity
@@ -71,6 +72,7 @@ class Status:
         peer_status: PeerStatus,
         standing: Standing,
         pruning: Pruning,
+        base_fetching: BaseFetching,
         now_ms: Callable[[], int],
     ) -> None:
         self._config = config
@@ -89,6 +91,7 @@ class Status:
         self._peer_status = peer_status
         self._standing = standing
         self._pruning = pruning
+        self._base_fetching = base_fetching
         self._now_ms = now_ms
         self._started_s = trio.current_time()
         self.disk_growth = DiskGrowth(self._stored_bytes)
@@ -130,7 +133,8 @@ class Status:
 
     def _more_alarms(self) -> list[str]:
         """What an operator should see to, while this node serves clients all the same."""
-        alarms = [*self._standing.alarms, *filter(None, [self._pruning.alarm])]
+        about_blocks = filter(None, [self._pruning.alarm, self._base_fetching.alarm])
+        alarms = [*self._standing.alarms, *about_blocks]
         if any(peer.last_refusal == NEWER_EPOCH for peer in self._network.peers()):
             alarms.append(
                 "the city went on under a newer epoch without this node (p2pcity raft recover): "

@@ -119,6 +119,11 @@ class Cluster:
         """How many nodes may be lost."""
         return (len(self.nodes) - 1) // 2
 
+    @property
+    def is_pruned(self) -> bool:
+        """Whether anybody drops, or dropped, old blocks."""
+        return any(node.keep_blocks for node in self.nodes)
+
     def keep_all(self) -> None:
         """One node keeps all blocks, its log and its vote.
 

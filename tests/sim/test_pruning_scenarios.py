@@ -100,7 +100,7 @@ def _damage(stage: Stage, node: Node) -> None:
     node.crash()
     for number in range(100):
         # Not every bit makes a hole: what is no entry is made again from what stands around it.
-        assert turn_bit_over(node, 0.4 + number / 1000, 3)
+        assert turn_bit_over(node, 0.4 + number / 1000, 3) is not None
         assert node.start()
         if node.mending is not None:
             break

@@ -1,11 +1,14 @@
 """Whole nodes that prune while clients are at work, and are killed while they do."""
 
+from dataclasses import replace
 from typing import Final
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from tests.virtual.faults import PRUNE_POINTS
+from tests.virtual.host import Host
 from tests.virtual.network import VirtualNetwork
 from tests.virtual.pruned_scene import (
     DyingAsker,
@@ -103,6 +106,39 @@ def test_two_that_are_left_behind_do_not_take_each_other_for_a_source() -> None:
         assert trio.current_time() - back_s < 30
 
     play_pruned(course, is_busy=True, orderers=5)
+
+
+@pytest.mark.scenario("D7", tier="T")
+def test_one_that_keeps_all_and_is_behind_waits_until_its_operator_lets_its_blocks_go() -> None:
+    """It may be the only one that has them; a new node, which has none, is not asked."""
+
+    def alarms(host: Host) -> list[str]:
+        return [*filter(None, host.parts.status.alarms([]))]
+
+    async def course(scene: Scene) -> None:
+        late = await scene.follower()
+        settings = late.config.ledger
+        await scene.wait_until(lambda: all(first_height(host) > 8 for host in scene.hosts))
+        gone = late.height + 16
+        await late.stop()
+        others = [host for host in scene.hosts if host is not late]
+        await have_pruned(scene, others, gone)
+        late.config = replace(late.config, ledger=replace(settings, keep_blocks=0))
+        with capture_logs() as lines:
+            scene.cluster.start(late)
+            await scene.wait_until(
+                lambda: late.is_up and late.parts.base_fetching.alarm in alarms(late)
+            )
+        [said] = [line for line in lines if line["event"] == "base_waits"]
+        assert "ledger.keep_blocks" in said["remedy"]
+        assert "fetching_base" not in [line["event"] for line in lines]
+        await late.stop()
+        late.config = replace(late.config, ledger=settings)
+        scene.cluster.start(late)
+        await have_pruned(scene, [late], gone)
+        assert late.parts.base_fetching.alarm == ""
+
+    play_pruned(course, is_busy=True)
 
 
 @pytest.mark.scenario("E2", tier="T")
