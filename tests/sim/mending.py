@@ -43,6 +43,12 @@ def answer(log: SegmentLog, question: EntriesQuery) -> EntriesAnswer | None:
     return EntriesAnswer(question.index, state.term, state.commit, tuple(entries), log.first_index)
 
 
+def gaps_of(log: SegmentLog) -> list[str]:
+    """What a log says of its damage, in the same words as long as nothing changes."""
+    # What is said of the last file is said otherwise once another one follows it.
+    return [gap.partition(", and was synced before")[0] for gap in log.gaps]
+
+
 class Mending:
     """One log with holes, round by round, until others gave what is missing."""
 

@@ -41,7 +41,7 @@ from tests.sim.desk import Answer, Desk
 from tests.sim.door import Door
 from tests.sim.files import MemoryDisk, PowerLoss
 from tests.sim.gossip import Gossip
-from tests.sim.mending import Mending
+from tests.sim.mending import Mending, gaps_of
 from tests.sim.network import RAFT
 from tests.sim.process import Process
 from tests.sim.pruning import Pruning
@@ -182,8 +182,7 @@ class Node(Process):
             log = self.storage.open(self.incarnation, mender)
         except LedgerError as error:
             return self._refuse(error)
-        # What is said of the last file is said otherwise once another one follows it.
-        gaps = [gap.partition(", and was synced before")[0] for gap in log.gaps]
+        gaps = gaps_of(log)
         if log.mended or not self._dead_gaps.issuperset(gaps):
             check(self.is_corrupt, f"{self} finds damage that nobody made: {log.gaps}")
         if log.holes:
@@ -195,9 +194,11 @@ class Node(Process):
             return True
         if log.mended:
             self.world.struck["log repaired"] += 1
+        if self.mending is not None:
+            # What was replaced can't be made again and stays, though a saved index may hide it.
+            gaps += gaps_of(self.mending.log)
         self.mending = None
         self.is_corrupt = self.is_corrupt and self.disk.is_stale
-        # What was replaced later can't be made again, and stays.
         self._dead_gaps.update(gaps)
         if log.recovery is not None:
             self.world.struck["torn tail"] += 1
