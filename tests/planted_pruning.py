@@ -67,7 +67,7 @@ PRUNING: Final[dict[str, Planted]] = {
     "vote-pruned": Planted(
         "the vote goes with the files that are removed",
         _vote_goes_with_the_files,
-        93,
+        147,
         kinds=("pruned", "crash", "campaign", "halves", "isolation", "loss"),
     ),
     "base-before-records": Planted(
