@@ -47,7 +47,8 @@ def test_a_way_through_three_nodes(tmp_path: Path, capsys: pytest.CaptureFixture
         leader = wait_leader(network)
         asked, third = others(network, leader)
         author = Author(network)
-        # Gossip needs its mesh first: before that a transaction takes the straight way alone.
+        # Gossip needs its mesh first: before that a transaction takes the straight way alone. And
+        # a block may overtake both gossip's pace and what the third node has from it.
         data: list[dict[str, Any]] = []
 
         def is_gossiped() -> bool:
@@ -55,7 +56,11 @@ def test_a_way_through_three_nodes(tmp_path: Path, capsys: pytest.CaptureFixture
             wait_equal(network)
             found = traced(line, answer["id"], str(network.node(asked).socket))
             data[:] = [answer, found]
-            return "received" in stages(found[third]) and "proposed" in stages(found[leader])
+            return (
+                "gossiped" in stages(found[asked])
+                and "received" in stages(found[third])
+                and "proposed" in stages(found[leader])
+            )
 
         wait_until(is_gossiped, "gossip reaches the third node before the block does")
         answer, found = data
@@ -104,25 +109,32 @@ def _check_times(
         # One host, one clock: what is told apart lies within the error.
         assert abs(node["clock_offset_ms"]) <= node["clock_error_ms"]
         times = {item["stage"]: item["time"] for item in node["moments"]}
-        assert times["received"] <= times["admitted"] <= times["committed"] <= times["applied"]
+        # A node that only follows may hear of the commit before gossip brings the transaction.
+        assert times["received"] <= times["admitted"] <= times["applied"]
+        assert times["committed"] <= times["applied"]
         assert node["total_ms"] >= 0
     own, there = found[asked], found[leader]
-    order = [
-        moment(own, "received"),
-        moment(own, "admitted"),
-        moment(own, "forwarded"),
+    begin = [moment(own, "received"), moment(own, "admitted")]
+    # Gossip, by way of the third node even, may reach the leader before the straight way does.
+    check_order(*begin, moment(own, "forwarded"))
+    check_order(
+        *begin,
         moment(there, "received"),
         moment(there, "proposed"),
         moment(there, "committed"),
         moment(own, "committed"),
         moment(own, "applied"),
         moment(own, "answered"),
-    ]
-    assert [item["after_ms"] for item in order] == sorted(item["after_ms"] for item in order)
-    assert order[0]["after_ms"] == 0
-    assert document["begin"] == order[0]["time"]
+    )
+    assert begin[0]["after_ms"] == 0
+    assert document["begin"] == begin[0]["time"]
     ends = [moment(node, "applied")["after_ms"] for node in found.values()]
     assert document["total_ms"] == max(ends)
+
+
+def check_order(*moments: dict[str, Any]) -> None:
+    times = [item["after_ms"] for item in moments]
+    assert times == sorted(times)
 
 
 def _check_text(
