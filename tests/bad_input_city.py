@@ -28,7 +28,7 @@ from p2pcity.wire.transaction import CONTENT_TYPE, join_carried
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 HOUR_MS: Final = 3_600_000
-DEADLINE_S: Final = 30.0
+DEADLINE_S: Final = 120.0
 WRITE_TOKEN: Final = "write-token-0123456789"
 READ_TOKEN: Final = "read-token-01234567890"
 

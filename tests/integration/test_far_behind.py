@@ -34,6 +34,7 @@ async def city(
 @pytest.mark.scenario("D7", tier="T")
 async def test_another_voter_feeds_it(city: City) -> None:
     leader = await city.wait_leader()
+    term = leader.parts.ordering.raw_node.term
     late, source = (node for node in city.nodes if node is not leader)
     city.wires.cut_off(late.peer)
     for _ in range(5 * FAR):
@@ -42,8 +43,11 @@ async def test_another_voter_feeds_it(city: City) -> None:
     city.wires.heal()
     await city.wait_same_head()
     assert late.parts.feeding.fetched_count >= 3 * FAR
-    assert source.parts.entry_serving.pace.served_bytes > 0
-    assert leader.parts.entry_serving.pace.served_bytes == 0
+    served = {node.peer: node.parts.entry_serving.pace.served_bytes for node in (source, leader)}
+    assert sum(served.values()) > 0
+    if leader.parts.ordering.raw_node.term == term:
+        # On a busy machine another one may have led meanwhile.
+        assert served[leader.peer] == 0
     # And it is a follower like the other again.
     [answer] = await late.submit(city.carried())
     assert answer.status == "committed"

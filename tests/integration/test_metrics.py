@@ -10,7 +10,6 @@ import trio
 from p2pcity.api.client import ApiProblem
 from p2pcity.cli.testnet.local_network import LocalNetwork
 from tests.integration.process_case import (
-    ELECTION_S,
     Author,
     ask,
     others,
@@ -167,13 +166,16 @@ def test_processes_are_scraped(tmp_path: Path) -> None:
             assert promtool("check", "metrics", text=text) == (0, "")
         assert value(text, "p2pcity_process_open_fds") > 10
         # What came from a client of a follower went to the leader by gossip too.
-        follower = get(network, rest[0])
-        assert value(follower, "p2pcity_gossip_messages_published_total") >= 1
+        # Gossip has its own pace: five commits may be quicker.
+        wait_until(
+            reaches(network, rest[0], "p2pcity_gossip_messages_published_total", 1), "it was told"
+        )
         wait_until(
             reaches(network, leader, "p2pcity_gossip_messages_received_total", 1), "gossip came"
         )
         wait_until(reaches(network, rest[0], "p2pcity_gossip_messages_sent_total", 1), "it went")
         label = {"method": "POST", "route": "/v1/transactions", "status": "200"}
+        follower = get(network, rest[0])
         assert value(follower, "p2pcity_http_requests_total", **label) == 5
         for name in rest:
             network.kill(name)
@@ -184,7 +186,6 @@ def check_without_quorum(network: LocalNetwork, name: str) -> None:
     wait_until(
         lambda: value(get(network, name), "p2pcity_raft_has_leader") == 0,
         "the leader steps down",
-        deadline_s=20 * ELECTION_S,
     )
     assert ask(network, name, "/livez") == {"is_ok": True, "reasons": []}
     with network.client(name) as client, pytest.raises(ApiProblem) as caught:
