@@ -160,14 +160,22 @@ def ask(network: LocalNetwork, name: str, path: str, **params: str | int) -> Any
             return None
 
 
+def ask_patiently(network: LocalNetwork, name: str, path: str, **params: str | int) -> Any:
+    """GET from a node that runs: what it refuses during an election is asked for again."""
+    found: list[Any] = []
+
+    def is_told() -> bool:
+        network.node(name).check_alive()
+        found[:] = [ask(network, name, path, **params)]
+        return found[0] is not None
+
+    wait_until(is_told, f"{name} answers {path}")
+    return found[0]
+
+
 def wait_serving(network: LocalNetwork, name: str) -> None:
     """Wait until a node answers at all, with a leader or without."""
-
-    def is_serving() -> bool:
-        network.node(name).check_alive()
-        return ask(network, name, "/livez") is not None
-
-    wait_until(is_serving, f"{name} answers")
+    ask_patiently(network, name, "/livez")
 
 
 def wait_leader(
