@@ -17,6 +17,7 @@ from tests.memory_service import MemoryService
 T = TypeVar("T")
 TOKEN = "write-token-0123456789"
 READ_TOKEN = "read-token-01234567890"
+_DEADLINE_S = 60.0
 
 
 class RunningServer:
@@ -51,7 +52,7 @@ class RunningServer:
     def start(self) -> None:
         """Start and wait until it listens."""
         self._thread.start()
-        assert self._started.wait(10)
+        assert self._started.wait(_DEADLINE_S)
         if self.error is not None:
             raise self.error
 
@@ -63,7 +64,7 @@ class RunningServer:
         """Cancel the server and wait for its end."""
         if self._thread.is_alive():
             self.call(self._scope.cancel)
-            self._thread.join(10)
+            self._thread.join(_DEADLINE_S)
         assert not self._thread.is_alive()
 
     def _run(self) -> None:

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from p2pcity.api.client import Client
 from p2pcity.cli.testnet.local_network import LocalNetwork
-from p2pcity.cli.testnet.making import free_ports
+from p2pcity.cli.testnet.local_node import LocalNode
+from p2pcity.cli.testnet.making import PORTS_VARIABLE, free_ports
 from p2pcity.crypto import merkle
 from p2pcity.crypto.keys import PrivateKey
 from p2pcity.wire import cbor, cose
@@ -28,14 +29,21 @@ from p2pcity.wire.transaction import CONTENT_TYPE, join_carried
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 HOUR_MS: Final = 3_600_000
-DEADLINE_S: Final = 30.0
+DEADLINE_S: Final = 120.0
 WRITE_TOKEN: Final = "write-token-0123456789"
 READ_TOKEN: Final = "read-token-01234567890"
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the environment for a process of ours: the source tree, no settings of the caller."""
-    found = {key: value for key, value in os.environ.items() if not key.startswith("P2PCITY_")}
+    """Return the environment for a process of ours: the source tree, no settings of the caller.
+
+    Networks that it makes keep to this test worker's ports.
+    """
+    found = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("P2PCITY_") or key == PORTS_VARIABLE
+    }
     return found | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"}
 
 
@@ -71,6 +79,10 @@ class Reply:
         return json.loads(self.body)
 
 
+def _port(node: LocalNode) -> int:
+    return int(node.config.net.listen[0].rpartition("/")[2])
+
+
 class City:
     """Three running orderers, with an author for all types and one for `permit.*` alone."""
 
@@ -88,7 +100,7 @@ class City:
         )
         for node in made.nodes:
             shutil.copyfile(directory / "genesis.cbor", node.directory / "genesis.cbor")
-        [self.tcp_port] = free_ports(1)
+        [self.tcp_port] = free_ports(1, but=[_port(node) for node in made.nodes])
         self._open_tcp(made.nodes[0].directory)
         self.network = LocalNetwork(directory)
         self.node = self.network.nodes[0]

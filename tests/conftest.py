@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from p2pcity.cli.testnet.making import PORTS_VARIABLE, port_range
 from tests.recording import Recorder
@@ -28,6 +29,11 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if os.environ.get("TESTS_RECORD"):
         config.pluginmanager.register(Recorder(), "recorder")
+    # A busy machine may hold any example up.
+    settings.register_profile(
+        "busy", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("busy")
     worker = getattr(config, "workerinput", None)
     if worker is not None:
         # One worker's new network would draw the port of another's node that is down just then.

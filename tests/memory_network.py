@@ -36,7 +36,7 @@ from p2pcity.wire.hello import Hello
 from p2pcity.wire.transaction import Carried
 
 START_MS: Final = 1_780_000_000_000
-DEADLINE_S: Final = 30.0
+DEADLINE_S: Final = 60.0
 _QUEUE_MAX: Final = 10_000
 _POLL_S: Final = 0.01
 

@@ -23,9 +23,16 @@ TOPIC: Final = f"{PREFIX}/transactions/1"
 DEADLINE_S: Final = 60.0
 
 
+_GIVEN: Final[deque[int]] = deque(maxlen=64)
+
+
 def free_port() -> int:
-    """Return a port that nobody listens on, and that no outgoing connection is given."""
-    [port] = free_ports(1)
+    """Return a port that nobody listens on, and that no outgoing connection is given.
+
+    Nor one that somebody else had lately from here: who asked for it may not listen yet.
+    """
+    [port] = free_ports(1, but=_GIVEN)
+    _GIVEN.append(port)
     return port
 
 

@@ -58,7 +58,7 @@ ACTION = st.one_of(
 
 
 @given(st.lists(ACTION, max_size=30), st.booleans())
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_no_message_stops_a_node(actions: list[object], begins_as_leader: bool) -> None:
     cluster = Cluster(voters=3, learners=1)
     if begins_as_leader:
@@ -98,14 +98,14 @@ def _pump(cluster: Cluster) -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_decode_raises_decode_error_only(data: bytes) -> None:
     with suppress(DecodeError):
         raft.decode(data)
 
 
 @given(st.sampled_from(sorted(MESSAGES)), st.integers(0, 2**32))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_mutated_messages(name: str, seed: int) -> None:
     random = Random(seed)
     data = bytearray(raft.encode(MESSAGES[name]))
@@ -117,7 +117,7 @@ def test_mutated_messages(name: str, seed: int) -> None:
 
 
 @given(MESSAGE)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_round_trip_of_anything(message: Message) -> None:
     first = getattr(message, "previous_index", 0) + 1
     again = raft.decode(raft.encode(message))

@@ -91,7 +91,7 @@ def test_the_example_decodes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DECODERS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_only_decode_errors(name: str, data: st.DataObject) -> None:
     decoder, good = DECODERS[name]
@@ -105,7 +105,7 @@ def test_only_decode_errors(name: str, data: st.DataObject) -> None:
 _texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     id=_texts,
     source=_texts,
@@ -124,7 +124,7 @@ def test_events_come_back(
     assert event.name_key(bytes(32), source, id) == digest("p2pcity/event-name/1", key)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.binary(max_size=80), max_size=5), st.data())
 def test_blocks_split_and_join(junk: list[bytes], data: st.DataObject) -> None:
     items = data.draw(st.permutations([*junk, GOOD.data, make(MINIMAL).data]))

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RunningServer]:
-    with running_server(tmp_path, keep_alive_interval_s=0.2, header_timeout_s=0.3) as running:
+    with running_server(tmp_path, keep_alive_interval_s=0.2) as running:
         yield running
 
 
@@ -35,6 +35,7 @@ def batch(first: int, count: int) -> bytes:
 
 
 BATCH = "application/cloudevents-batch+json"
+DEADLINE_S = 60.0
 
 
 def test_both_ways_in_give_the_same(server: RunningServer) -> None:
@@ -80,13 +81,13 @@ def test_addresses_that_cannot_be() -> None:
             Client(address)
 
 
-def test_a_connection_that_the_node_closed_is_opened_anew(server: RunningServer) -> None:
-    with Client(server.unix) as client:
+def test_a_connection_that_the_node_closed_is_opened_anew(tmp_path: Path) -> None:
+    with running_server(tmp_path, header_timeout_s=0.3) as server, Client(server.unix) as client:
         client.get_json("/v1/status")
         kept = client._connection
         assert kept is not None
         assert kept.sock is not None
-        kept.sock.settimeout(5)
+        kept.sock.settimeout(DEADLINE_S)
         assert kept.sock.recv(1) == b""
         assert client.get_json("/v1/status")["height"] == 0
 
@@ -120,25 +121,29 @@ def test_the_stream_survives_a_restart_of_the_node(tmp_path: Path) -> None:
         service = first.service
         with Client(first.unix) as client:
             client.post("/v1/events", batch(0, 3), BATCH)
-        restarted = threading.Event()
+        followed, restarted = threading.Event(), threading.Event()
 
         def follow() -> None:
             def wait(seconds: float) -> None:
                 waits.append(seconds)
-                restarted.wait(10)
+                restarted.wait(DEADLINE_S)
 
-            stream = Client(first.unix).stream({"from": 0}, wait=wait)
-            found.extend(islice(stream, 6))
+            for item in islice(Client(first.unix).stream({"from": 0}, wait=wait), 6):
+                found.append(item)
+                if len(found) == 3:
+                    followed.set()
 
         follower = threading.Thread(target=follow, daemon=True)
         follower.start()
+        # Begun later it would never have met the first one.
+        assert followed.wait(DEADLINE_S)
         first.stop()
     second = RunningServer(first.config, service)
     second.start()
     restarted.set()
     with Client(second.unix) as client:
         client.post("/v1/events", batch(3, 3), BATCH)
-    follower.join(10)
+    follower.join(DEADLINE_S)
     second.stop()
     assert [item.document["id"] for item in found] == [str(n) for n in range(6)]
     assert waits

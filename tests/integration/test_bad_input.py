@@ -30,6 +30,7 @@ from tests.bad_input_city import (
 )
 from tests.bad_input_commands import COMMAND_CASES
 from tests.bad_input_nodes import fill, small_disk
+from tests.integration.process_case import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -181,7 +182,7 @@ def test_the_network_is_none_the_worse(city: City, before: tuple[str, list[int |
     city.commit_good()
     city.wait_equal()
     assert int(city.request("GET", "/livez").headers["p2pcity-height"]) == int(height) + 1
-    assert city.request("GET", "/readyz").status == 200
+    wait_until(lambda: city.request("GET", "/readyz").status == 200, "it is ready")
     for node in city.network.nodes:
         lines = node.last_lines(100_000)
         assert not [line for line in lines if "Traceback" in line or '"level": "error"' in line]

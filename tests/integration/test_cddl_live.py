@@ -118,7 +118,7 @@ async def _drive(city: City, tap: WireTap) -> list[Parts]:
     third = await city.start(3)
     running = [first, second, third]
     await tap.wait_until(lambda: any(p.ordering.raw_node.is_leader for p in running))
-    [leader] = [p for p in running if p.ordering.raw_node.is_leader]
+    leader = next(p for p in running if p.ordering.raw_node.is_leader)
     followers = [p for p in running if p is not leader]
     sender = Sender(followers[0])
     await sender.send()
@@ -147,9 +147,13 @@ async def _drive(city: City, tap: WireTap) -> list[Parts]:
     assert leader.network.send(followers[0].identity.peer_id, "control", behind)
     await followers[1].reads.wait_linearizable(20.0)
     # That the message travels is asked for here; three nodes in one busy process may be late with
-    # the election behind it, and a hand-over has half a second.
-    with suppress(Unavailable):
-        await leader.service.transfer_leader(None)
+    # the election behind it, and a hand-over has no longer than an election.
+    while "raft timeout-now" not in tap.messages:
+        await trio.lowlevel.checkpoint()
+        await tap.wait_until(lambda: any(p.ordering.raw_node.is_leader for p in running))
+        leader = next(p for p in running if p.ordering.raw_node.is_leader)
+        with suppress(Unavailable):
+            await leader.service.transfer_leader(None)
     await tap.wait_for(*EXPECTED)
     return running
 
@@ -158,7 +162,7 @@ async def test_everything_that_travels_is_in_the_cddl(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_network(
-        tmp_path, nodes=4, orderers=4, authors=["desk"], raft_preset="local", name="a tapped city"
+        tmp_path, nodes=4, orderers=4, authors=["desk"], raft_preset="lan", name="a tapped city"
     )
     tap = open_tap(monkeypatch)
     stored: list[bytes] = []

@@ -21,6 +21,7 @@ from tests.integration.process_case import (
     Author,
     Load,
     ask,
+    ask_patiently,
     freeze,
     others,
     running_network,
@@ -205,7 +206,7 @@ def test_one_event_in_many_transactions(tmp_path: Path) -> None:
         assert statuses.count("duplicate") == len(bodies) - 1
         wait_equal(network)
         for name in names:
-            page = ask(network, name, "/v1/events")
+            page = ask_patiently(network, name, "/v1/events")
             assert [event["id"] for event in page["events"]] == ["the-one-event"]
 
 

@@ -40,7 +40,7 @@ from tests.segment_case import flip, last_file
 pytestmark = pytest.mark.integration
 
 NODE: Final = "node1"
-_RUN_S: Final = 30
+_RUN_S: Final = 120
 
 
 @dataclasses.dataclass(frozen=True)

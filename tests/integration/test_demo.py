@@ -83,7 +83,7 @@ def test_nothing_is_lost_when_the_leader_is_killed(events: Path, tmp_path: Path)
     election = report["election"]
     assert election["leader"] not in (None, election["killed"])
     assert election["new_term"] > election["term"]
-    assert 0 < election["without_leader_s"] <= election["until_commit_s"] < 10
+    assert 0 < election["without_leader_s"] <= election["until_commit_s"]
     followed = report["followed"]["nodes"]
     assert {row["status"] for row in followed} == {"committed"}
     assert len({(row["height"], row["leaf_index"]) for row in followed}) == 1

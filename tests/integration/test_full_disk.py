@@ -5,7 +5,7 @@ strace lets the writes of one file fail with ENOSPC; `test_bad_input` fills a re
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -16,6 +16,7 @@ from tests.integration.process_case import (
     Author,
     Load,
     ask,
+    ask_patiently,
     others,
     running_network,
     submit,
@@ -48,14 +49,14 @@ def test_no_room_for_the_databases(tmp_path: Path) -> None:
             trace = stack.enter_context(Strace(pid, report, "pwrite64", fault, paths=paths))
             load.wait_more(20)
             wait_until(lambda: trace.struck > 0, "a write fails")
-            wait_until(lambda: bool(ask(network, name, "/v1/status")["alarms"]), "an alarm")
-            before = ask(network, name, "/v1/status")["ledger"]["height"]
+            wait_until(lambda: bool(status(network, name)["alarms"]), "an alarm")
+            before = status(network, name)["ledger"]["height"]
             assert ask(network, name, f"/v1/blocks/{before}") is not None, "reads go on"
             with pytest.raises(ApiProblem) as refused:
                 submit(network, name, Author(network).sign().data, "accepted")
             assert (refused.value.status, refused.value.reason) == (503, "unavailable")
             stack.close()
-            wait_until(lambda: not ask(network, name, "/v1/status")["alarms"], "the alarm ends")
+            wait_until(lambda: not status(network, name)["alarms"], "the alarm ends")
             load.wait_more(20)
             answer = submit(network, name, Author(network).sign().data, "accepted")
             assert answer["verdict"] == "accept"
@@ -65,12 +66,14 @@ def test_no_room_for_the_databases(tmp_path: Path) -> None:
         verify(network, load.acknowledged.values())
 
 
+def status(network: LocalNetwork, name: str) -> Any:
+    return ask_patiently(network, name, "/v1/status")
+
+
 def wait_equal_height(network: LocalNetwork, name: str, load: Load) -> None:
     """Wait until a node has all that was acknowledged so far."""
     head = load.since(0)[-1].height
-    wait_until(
-        lambda: ask(network, name, "/v1/status")["ledger"]["height"] >= head, f"{name} follows"
-    )
+    wait_until(lambda: status(network, name)["ledger"]["height"] >= head, f"{name} follows")
 
 
 @pytest.mark.long

@@ -1,6 +1,5 @@
 """GET /metrics of nodes that order, of one that is cut off, and of processes."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +9,6 @@ import trio
 from p2pcity.api.client import ApiProblem
 from p2pcity.cli.testnet.local_network import LocalNetwork
 from tests.integration.process_case import (
-    ELECTION_S,
     Author,
     ask,
     others,
@@ -145,17 +143,29 @@ def get(network: LocalNetwork, name: str) -> str:
     return bytes(reply.body).decode()
 
 
-def reaches(network: LocalNetwork, name: str, metric: str, least: float) -> Callable[[], bool]:
-    return lambda: value(get(network, name), metric) >= least
-
-
 def test_processes_are_scraped(tmp_path: Path) -> None:
     with running_network(tmp_path) as network:
         leader = wait_leader(network)
         rest = others(network, leader)
         author = Author(network)
-        for _ in range(5):
-            submit(network, rest[0], author.sign().data, "committed")
+        committed = 0
+
+        def is_gossiped() -> bool:
+            """Whether what came from a client of a follower went to the leader by gossip too."""
+            nonlocal committed
+            # Until the mesh is up a message reaches nobody.
+            answer = submit(network, rest[0], author.sign().data, "committed")
+            committed += answer["status"] == "committed"
+            return all(
+                value(get(network, name), f"p2pcity_gossip_messages_{what}_total") >= 1
+                for name, what in (
+                    (rest[0], "published"),
+                    (rest[0], "sent"),
+                    (leader, "received"),
+                )
+            )
+
+        wait_until(is_gossiped, "gossip came")
         text = get(network, leader)
         used = {
             name
@@ -166,15 +176,8 @@ def test_processes_are_scraped(tmp_path: Path) -> None:
         if PROMTOOL is not None:
             assert promtool("check", "metrics", text=text) == (0, "")
         assert value(text, "p2pcity_process_open_fds") > 10
-        # What came from a client of a follower went to the leader by gossip too.
-        follower = get(network, rest[0])
-        assert value(follower, "p2pcity_gossip_messages_published_total") >= 1
-        wait_until(
-            reaches(network, leader, "p2pcity_gossip_messages_received_total", 1), "gossip came"
-        )
-        wait_until(reaches(network, rest[0], "p2pcity_gossip_messages_sent_total", 1), "it went")
         label = {"method": "POST", "route": "/v1/transactions", "status": "200"}
-        assert value(follower, "p2pcity_http_requests_total", **label) == 5
+        assert value(get(network, rest[0]), "p2pcity_http_requests_total", **label) == committed
         for name in rest:
             network.kill(name)
         check_without_quorum(network, leader)
@@ -184,7 +187,6 @@ def check_without_quorum(network: LocalNetwork, name: str) -> None:
     wait_until(
         lambda: value(get(network, name), "p2pcity_raft_has_leader") == 0,
         "the leader steps down",
-        deadline_s=20 * ELECTION_S,
     )
     assert ask(network, name, "/livez") == {"is_ok": True, "reasons": []}
     with network.client(name) as client, pytest.raises(ApiProblem) as caught:

@@ -68,10 +68,9 @@ async def test_three_nodes_connect_and_send() -> None:
         assert 0 < info.traffic["control"].bytes_in < 10_000
         assert 0 < info.traffic["rest"].bytes_in < 300_000
         assert sum(traffic.bytes_in for traffic in info.traffic.values()) == info.bytes_in
-        # One connection a pair, the smaller peer id has dialled.
+        # One connection a pair, whoever has dialled: the larger peer id does when it must wait.
         for place in places:
             await place.wait_until(partial(has_two_links, place))
-        assert link_between(one, two).is_dialled
 
 
 async def test_messages_keep_their_order_on_a_lane() -> None:
@@ -412,4 +411,4 @@ async def test_round_trip_times_are_known() -> None:
         await one.wait_until(lambda: one.network.peers()[0].rtt_ms is not None)
         rtt_ms = one.network.peers()[0].rtt_ms
         assert rtt_ms is not None
-        assert 0 < rtt_ms < 1000
+        assert 0 < rtt_ms < DEADLINE_S * 1000

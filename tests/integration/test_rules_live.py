@@ -24,6 +24,7 @@ from tests.integration.process_case import (
     DEADLINE_S,
     Author,
     ask,
+    ask_patiently,
     others,
     running_network,
     set_keys,
@@ -224,7 +225,7 @@ def test_the_same_event_again_and_again(city: LocalNetwork) -> None:
     assert len(places) == 1
     assert {item["status"] for item in [*at_once, *later]} == {"committed"}
     assert tree_size(city) == before + 1
-    found = ask(city, "node2", "/v1/events", source="/rules")
+    found = ask_patiently(city, "node2", "/v1/events", source="/rules")
     assert [item["id"] for item in found["events"]] == ["again"]
     # Another node signs as another author: another event, by CloudEvents' rule.
     assert post_event(city, "node2", "again")["id"] not in {place[0] for place in places}
@@ -239,11 +240,11 @@ def test_one_event_in_two_transactions_of_one_author(city: LocalNetwork) -> None
     # Ordered and provable, but in no view: the first one's event stays what it was.
     assert tree_size(city) == before + 2
     for name in NAMES:
-        found = ask(city, name, "/v1/events", source="/load", limit=1000)["events"]
+        found = ask_patiently(city, name, "/v1/events", source="/load", limit=1000)["events"]
         twice = [item for item in found if item["id"] == "twice"]
         assert [item["p2pcitytransaction"] for item in twice] == [first["id"]]
         assert twice[0]["data"] == "version 0"
-    shown = ask(city, "node3", f"/v1/transactions/{second['id']}")
+    shown = ask_patiently(city, "node3", f"/v1/transactions/{second['id']}")
     assert (second["status"], shown["status"]) == ("duplicate", "duplicate")
     assert shown["leaf_index"] == first["leaf_index"] + 1
 

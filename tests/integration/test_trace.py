@@ -35,29 +35,42 @@ def moment(node: dict[str, Any], stage: str) -> dict[str, Any]:
     return next(item for item in node["moments"] if item["stage"] == stage)
 
 
+def run_until(line: CommandLine, code: int, *arguments: str) -> None:
+    """Run `p2pcity trace` until it ends with this code: a busy node is late with its answer."""
+    wait_until(lambda: line.run("trace", *arguments) == code, f"exit code {code}")
+
+
 def traced(line: CommandLine, id_: str, on: str, code: int = 0) -> dict[str, Any]:
     """The trace by node name, as --json has it."""
-    assert line.run("trace", id_, "--node", on, "--json") == code, line.err
+    run_until(line, code, id_, "--node", on, "--json")
     return {node["name"].partition("/")[2]: node for node in line.document["nodes"]}
 
 
 def test_a_way_through_three_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = CommandLine(capsys)
     with running_network(tmp_path) as network:
-        leader = wait_leader(network)
-        asked, third = others(network, leader)
         author = Author(network)
-        # Gossip needs its mesh first: before that a transaction takes the straight way alone.
+        # Gossip needs its mesh first: before that a transaction takes the straight way alone. And
+        # a block may overtake both gossip's pace and what the third node has from it.
+        names: list[str] = []
         data: list[dict[str, Any]] = []
 
         def is_gossiped() -> bool:
+            leader = wait_leader(network)
+            asked, third = others(network, leader)
             answer = submit(network, asked, author.sign().data, "committed")
             wait_equal(network)
             found = traced(line, answer["id"], str(network.node(asked).socket))
+            names[:] = [leader, asked, third]
             data[:] = [answer, found]
-            return "received" in stages(found[third]) and "proposed" in stages(found[leader])
+            return (
+                {"gossiped", "forwarded", "answered"} <= {*stages(found[asked])}
+                and "received" in stages(found[third])
+                and "proposed" in stages(found[leader])
+            )
 
         wait_until(is_gossiped, "gossip reaches the third node before the block does")
+        leader, asked, third = names
         answer, found = data
         assert line.document["status"] == "committed"
         assert line.document["height"] == answer["height"]
@@ -104,31 +117,38 @@ def _check_times(
         # One host, one clock: what is told apart lies within the error.
         assert abs(node["clock_offset_ms"]) <= node["clock_error_ms"]
         times = {item["stage"]: item["time"] for item in node["moments"]}
-        assert times["received"] <= times["admitted"] <= times["committed"] <= times["applied"]
+        # A node that only follows may hear of the commit before gossip brings the transaction.
+        assert times["received"] <= times["admitted"] <= times["applied"]
+        assert times["committed"] <= times["applied"]
         assert node["total_ms"] >= 0
     own, there = found[asked], found[leader]
-    order = [
-        moment(own, "received"),
-        moment(own, "admitted"),
-        moment(own, "forwarded"),
+    begin = [moment(own, "received"), moment(own, "admitted")]
+    # Gossip, by way of the third node even, may reach the leader before the straight way does.
+    check_order(*begin, moment(own, "forwarded"))
+    check_order(
+        *begin,
         moment(there, "received"),
         moment(there, "proposed"),
         moment(there, "committed"),
         moment(own, "committed"),
         moment(own, "applied"),
         moment(own, "answered"),
-    ]
-    assert [item["after_ms"] for item in order] == sorted(item["after_ms"] for item in order)
-    assert order[0]["after_ms"] == 0
-    assert document["begin"] == order[0]["time"]
+    )
+    assert begin[0]["after_ms"] == 0
+    assert document["begin"] == begin[0]["time"]
     ends = [moment(node, "applied")["after_ms"] for node in found.values()]
     assert document["total_ms"] == max(ends)
+
+
+def check_order(*moments: dict[str, Any]) -> None:
+    times = [item["after_ms"] for item in moments]
+    assert times == sorted(times)
 
 
 def _check_text(
     line: CommandLine, id_: str, network: LocalNetwork, asked: str, leader: str
 ) -> None:
-    assert line.run("trace", id_, "--node", str(network.node(asked).directory)) == 0
+    run_until(line, 0, id_, "--node", str(network.node(asked).directory))
     shown = line.out.splitlines()
     assert all(len(text) <= 80 for text in shown)
     assert id_ in shown[0]
@@ -144,9 +164,13 @@ def _check_absences(
     assert line.run("trace", "zz", "--node", on) == 2
     assert "64 hexadecimal digits" in line.err
     nobody = os.urandom(32).hex()
-    assert line.run("trace", nobody, "--node", on) == 1
+
+    def is_nowhere() -> bool:
+        assert line.run("trace", nobody, "--node", on) == 1
+        return line.out.count("remembers nothing of it") == 3
+
+    wait_until(is_nowhere, "all three answer")
     assert "no node that answered knows this transaction" in line.err
-    assert line.out.count("remembers nothing of it") == 3
 
     freeze(network, third)
     found = traced(line, id_, on, code=3)

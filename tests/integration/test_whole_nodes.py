@@ -9,7 +9,8 @@ import pytest
 import trio
 
 from p2pcity.api.service import EventInput
-from p2pcity.errors import Unavailable
+from p2pcity.errors import NotLeader, Unavailable
+from p2pcity.node import expiring
 from p2pcity.ordering.clocks import Verdict
 from tests.memory_network import DEADLINE_S, City, WholeNode
 
@@ -79,7 +80,8 @@ async def test_anti_entropy_alone_is_enough(city: City) -> None:
     for node in others(city, leader):
         [answer] = await node.submit(city.carried())
         assert answer.status == "committed"
-    assert leader.parts.anti_entropy.fetched_count >= 3
+    # By whoever led just then.
+    assert sum(node.parts.anti_entropy.fetched_count for node in city.nodes) >= 3
 
 
 async def test_half_of_all_messages_lost(city: City) -> None:
@@ -195,11 +197,21 @@ async def test_an_event_sent_again_gets_the_first_transaction(city: City) -> Non
     assert len(found) == 1
 
 
+async def hand_over(city: City) -> WholeNode:
+    """Move leadership to another node; who led before. A busy one may be late: then again."""
+    with trio.fail_after(DEADLINE_S):
+        while True:
+            leader = await city.wait_leader()
+            try:
+                await leader.parts.service.transfer_leader(orderers(city, leader)[0].peer)
+            except (NotLeader, Unavailable):
+                continue
+            return leader
+
+
 async def test_leadership_moves_on_request_and_reads_stay_linearizable(city: City) -> None:
     for _ in range(3):
-        leader = await city.wait_leader()
-        target = orderers(city, leader)[0]
-        await leader.parts.service.transfer_leader(target.peer)
+        leader = await hand_over(city)
         [answer] = await leader.submit(city.carried())
         assert answer.height is not None
         for node in city.nodes:
@@ -207,15 +219,19 @@ async def test_leadership_moves_on_request_and_reads_stay_linearizable(city: Cit
             assert node.height >= answer.height, node.name
 
 
-async def test_what_expires_without_a_quorum_ends_visibly_once_there_is_one(city: City) -> None:
+async def test_what_expires_without_a_quorum_ends_visibly_once_there_is_one(
+    city: City, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Alone, a node can't know whether the others ordered it in time."""
+    # Twelve of these pass before the end is asked for.
+    monkeypatch.setattr(expiring, "PERIOD_S", 0.1)
     leader = await city.wait_leader()
     alone = orderers(city, leader)[0]
     rule = alone.parts.ordering.clock_rule
     # A node that never heard another voter's clock doesn't know what time it is, and drops nothing.
     await city.wait_until(lambda: rule.verdict(city.now_ms()) is Verdict.RIGHT, "a known time")
     city.wires.cut_off(alone.peer)
-    carried = city.carried(lives_ms=500)
+    carried = city.carried(lives_ms=1_500)
     await alone.submit(carried, wait="accepted")
     await city.wait_until(lambda: not len(alone.parts.mempool), "its time is over")
     [answer] = await alone.submit(carried)
@@ -291,10 +307,11 @@ async def test_a_leader_with_a_wild_clock_hands_over(city: City, offset_ms: int)
     for node in city.nodes:
         off_ms = node.parts.stores.views.head_time_ms - city.now_ms()
         assert abs(off_ms) < 5000 + DEADLINE_S * 1000, node.name
+    # An election under way is an alarm too, and passes.
+    await city.wait_until(lambda: not any(map(alarms, right)), "the others have no alarm")
+    await city.wait_until(lambda: len(alarms(wild)) == 1, "it has one alarm")
     [alarm] = alarms(wild)
     assert "set it, and let NTP keep it" in alarm
-    for node in right:
-        assert alarms(node) == []
     # Right again, it may lead again.
     city.clock_offsets_ms[wild.peer] = 0
     await city.wait_until(lambda: alarms(wild) == [], "no alarm")

@@ -1,9 +1,11 @@
 """Which ports local networks take, and what those who make them side by side can say of it."""
 
 import os
+from pathlib import Path
 
 import pytest
 
+from p2pcity.cli.testnet.local_network import LocalNetwork
 from p2pcity.cli.testnet.making import PORTS_VARIABLE, free_ports, port_range
 from p2pcity.errors import ConfigError
 from tests.conftest import share
@@ -21,9 +23,23 @@ def test_ports_that_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PORTS_VARIABLE, f"{low}-{low + 9}")
     assert port_range() == range(low, low + 10)
     assert {*free_ports(3)} <= {*range(low, low + 10)}
+    left = {*range(low + 5, low + 10)}
+    assert {*free_ports(2, but=range(low, low + 5))} <= left
     with pytest.raises(ConfigError, match=f"TCP ports {low}-{low + 9} of 127.0.0.1") as caught:
         free_ports(11)
     assert PORTS_VARIABLE in caught.value.remedy
+
+
+def test_who_joins_takes_no_port_of_a_node_that_is_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node of the network that does not run has its port bound by nobody."""
+    low = free_ports(1)[0]
+    monkeypatch.setenv(PORTS_VARIABLE, f"{low}-{low}")
+    network = LocalNetwork.create(tmp_path / "net", nodes=1, orderers=1)
+    assert network.nodes[0].config.net.listen == (f"/ip4/127.0.0.1/tcp/{low}",)
+    with pytest.raises(ConfigError, match="too few of the TCP ports"):
+        network.add("node2")
 
 
 @pytest.mark.parametrize(

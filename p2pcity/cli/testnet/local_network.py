@@ -20,9 +20,9 @@ from p2pcity.errors import ConfigError, Unavailable
 from p2pcity.node.places import CONFIG_NAME
 from p2pcity.wire import genesis as genesis_wire
 
-READY_S: Final = 30.0
+READY_S: Final = 60.0
 STOP_S: Final = 10.0
-_KILL_S: Final = 5.0
+_KILL_S: Final = 20.0
 _POLL_S: Final = 0.05
 _ASK_S: Final = 3.0
 

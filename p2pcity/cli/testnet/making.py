@@ -15,7 +15,7 @@ import re
 import shutil
 import socket
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -114,11 +114,25 @@ def make_joiner(
     """
     own = directory / name
     peers = sorted(chain.from_iterable(map(_addresses, directory.glob("*/node.card"))))
-    place = _in_container(own) if has_containers else (_on_loopback(*free_ports(1)), announce)
+    if has_containers:
+        place = _in_container(own)
+    else:
+        [port] = free_ports(1, but=_ports_of(directory))
+        place = _on_loopback(port), announce
     _make_node(own, role, place, raft_preset)
     change_settings(own / CONFIG_NAME, {"net.peers": tuple(peers)})
     shutil.copyfile(directory / GENESIS_FILE, own / GENESIS_FILE)
     return own / CONFIG_NAME
+
+
+def _ports_of(directory: Path) -> frozenset[int]:
+    """The ports of a network's nodes: one that is down just then wants its own again."""
+    documents = (
+        tomllib.loads(file.read_text(encoding="utf-8"))
+        for file in directory.glob(f"*/{CONFIG_NAME}")
+    )
+    listen = chain.from_iterable(document["net"]["listen"] for document in documents)
+    return frozenset(int(address.rpartition("/")[2]) for address in listen)
 
 
 def _addresses(card_file: Path) -> list[str]:
@@ -126,13 +140,18 @@ def _addresses(card_file: Path) -> list[str]:
     return [f"{address}/p2p/{peer_id(made.key)}" for address in made.addresses]
 
 
-def free_ports(count: int) -> list[int]:
-    """Return TCP ports of 127.0.0.1 that are free now, out of `port_range`; ConfigError if few."""
+def free_ports(count: int, *, but: Collection[int] = ()) -> list[int]:
+    """Return TCP ports of 127.0.0.1 that are free now, out of `port_range`, none of them in `but`.
+
+    Raises ConfigError when there are too few.
+    """
     among = port_range()
     ports: list[int] = []
     for port in random.sample(among, min(_PORT_TRIES, len(among))):
         if len(ports) == count:
             break
+        if port in but:
+            continue
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pcity.api import cloudevents, json_mapping
@@ -167,7 +167,6 @@ _JSON = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.dictionaries(st.sampled_from([*MINIMAL, "time", "data", "longitude", "x"]), _JSON))
 def test_any_json_is_read_or_refused(more: dict[str, object]) -> None:
     body = json.dumps({**MINIMAL, **more}).encode()

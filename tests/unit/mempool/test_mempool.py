@@ -117,7 +117,7 @@ _steps = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(_steps)
 def test_it_behaves_like_a_dict(steps: list[tuple[str, int]]) -> None:
     mempool = Mempool()
