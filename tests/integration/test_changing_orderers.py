@@ -48,8 +48,11 @@ def is_term_kept(network: LocalNetwork, name: str, load: Load) -> bool:
 
 @pytest.mark.scenario("D3", "D6", tier="P")
 def test_a_wiped_node_and_the_leader_are_replaced_under_load(tmp_path: Path) -> None:
-    with running_network(tmp_path) as network:
+    with running_network(tmp_path, start=()) as network:
+        # Before they start: whoever leads decides when another one may vote.
         hasten(network, *(node.name for node in network.nodes))
+        network.start()
+        network.wait_ready()
         with Load(network, clients=1) as load:
             load.wait_more(30)
             # A wiped node is refused as a voter, by itself and by the others.
@@ -136,9 +139,11 @@ def test_a_leader_removed_while_it_is_cut_off_disturbs_nobody(tmp_path: Path) ->
 @pytest.mark.long
 @pytest.mark.scenario("D1", tier="P")
 def test_all_of_three_are_replaced_through_five_under_load(tmp_path: Path) -> None:
-    with running_network(tmp_path) as network:
+    with running_network(tmp_path, start=()) as network:
         first = [node.name for node in network.nodes]
         hasten(network, *first)
+        network.start()
+        network.wait_ready()
         with Load(network, clients=3) as load:
             load.wait_more(50)
             begin_s, ledger_begin_s = time.monotonic(), time.time()
