@@ -12,7 +12,7 @@ each link before it would have to be known beforehand.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice, product
 from typing import Final, NamedTuple
 
@@ -25,6 +25,9 @@ _HEADS: Final = re.compile(rb"(?=[\0-\5]...[\0-\5]...[\2-\6]\0\0\0)", re.DOTALL)
 _BIT_SEARCH_BYTES_MAX: Final = 256
 _TERMS_AHEAD: Final = 4
 _TRIES_MAX: Final = 100_000
+_COMMITS_AHEAD: Final = 8
+_RUNS_MAX: Final = 1_000
+_RUN_TRIES_MAX: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,40 @@ def restore(site: Site, mender: Mender) -> bytes | None:
     for record in _candidates(site, mender):
         if _is_proven(site, record):
             return record
+    return _first_of_run(site, mender)
+
+
+def _first_of_run(site: Site, mender: Mender) -> bytes | None:
+    """Return the first of several damaged records, which only the last of them proves.
+
+    The checksum of the last continues those of all the others: with it, all are right.
+    """
+    tries = 0
+    runs = [(site, record, record) for record in _likeliest(site, mender)]
+    while runs and tries < _RUNS_MAX:
+        tries += 1
+        at, record, first = runs.pop()
+        behind = _behind(at, record)
+        if behind.offset + records.RECORD_BYTES_MIN > site.end:
+            continue
+        next_ones = list(_likeliest(behind, mender))
+        few = _candidates(behind, mender, _RUN_TRIES_MAX) if at is site else next_ones
+        if any(_is_proven(behind, one) for one in few):
+            return first
+        runs += [(behind, one, first) for one in next_ones]
     return None
+
+
+def _behind(site: Site, record: bytes) -> Site:
+    """Where the next record begins if this one stood at the site."""
+    _, data_length, kind, index = records.read_head(record, 0)
+    site = site._replace(offset=site.offset + len(record), previous=record[-CHECKSUM_BYTES:])
+    if kind == Kind.ENTRY:
+        return site._replace(last_index=index)
+    if kind == Kind.HARD_STATE:
+        data = record[records.HEAD_BYTES : records.HEAD_BYTES + data_length]
+        return site._replace(hard_state=records.parse_hard_state(data))
+    return site
 
 
 def _is_proven(site: Site, record: bytes) -> bool:
@@ -117,18 +153,26 @@ def _is_proven(site: Site, record: bytes) -> bool:
     return True
 
 
-def _candidates(site: Site, mender: Mender) -> Iterator[bytes]:
+def _candidates(site: Site, mender: Mender, tries_max: int = _TRIES_MAX) -> Iterator[bytes]:
     previous, last = site.previous, site.last_index
-    yield records.encode_mark(site.mark_key, site.sequence, site.offset, last, previous)
-    yield from _with_checksum(site)
+    yield from _likeliest(site, mender)
     yield from _with_one_bit(site)
+    yield records.encode_record(Kind.NETWORK, last, mender.network, previous)
+    for index in islice(range(site.hard_state.commit + 1, last + 1), tries_max):
+        yield records.encode_record(Kind.TRUNCATION, index, b"", previous)
+    for hard_state in islice(_hard_states(site), tries_max):
+        yield records.encode_hard_state(hard_state, last, previous)
+
+
+def _likeliest(site: Site, mender: Mender) -> Iterator[bytes]:
+    """What may have stood there, the likeliest last; few, since each may have others behind it."""
+    previous, last, old = site.previous, site.last_index, site.hard_state
+    for commit in range(old.commit + 1, min(last, old.commit + _COMMITS_AHEAD) + 1):
+        yield records.encode_hard_state(replace(old, commit=commit), last, previous)
+    yield records.encode_mark(site.mark_key, site.sequence, site.offset, last, previous)
     for entry in mender.entries.get(last + 1, ()):
         yield records.encode_entry(entry, previous)
-    yield records.encode_record(Kind.NETWORK, last, mender.network, previous)
-    for index in islice(range(site.hard_state.commit + 1, last + 1), _TRIES_MAX):
-        yield records.encode_record(Kind.TRUNCATION, index, b"", previous)
-    for hard_state in islice(_hard_states(site), _TRIES_MAX):
-        yield records.encode_hard_state(hard_state, last, previous)
+    yield from _with_checksum(site)
 
 
 def _with_checksum(site: Site) -> Iterator[bytes]:

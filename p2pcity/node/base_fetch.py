@@ -35,7 +35,7 @@ from p2pcity.wire.sync import (
 
 STILL_S: Final = 2.0
 """So long nothing may have come before anybody is asked for a base."""
-_PATIENCE_S: Final = 60.0
+PATIENCE_S: Final = 60.0
 """So long one who says that it keeps the entries is believed, though none of them comes."""
 _DEADLINE_S: Final = 10.0
 _SAID_EVERY_S: Final = 30.0
@@ -53,7 +53,7 @@ def is_lost(first_kept: int | None, index: int, still_s: float) -> bool:
     `first_kept` is the oldest one that any of those keeps who had it (None: nobody answered);
     nothing has come for `still_s` seconds.
     """
-    return first_kept is not None and (first_kept > index or still_s >= _PATIENCE_S)
+    return first_kept is not None and (first_kept > index or still_s >= PATIENCE_S)
 
 
 class BaseFetch:

@@ -1,7 +1,8 @@
 """Has a running node fetch a base when nobody keeps the entries any more that it lacks.
 
 The base is fetched beside the running node (`node.base_fetch`), which begins again with it. Its own
-blocks below the base go then: one that is to keep them all waits for its operator instead.
+blocks below the base go then: one that is to keep all, and has all from the first on, waits for its
+operator instead.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -96,14 +97,16 @@ class BaseFetching:
         """Ask who keeps what; fetch the base that is agreed on when nobody can feed this node."""
         agreement = await self._fetch.ask_round(self._views.height)
         commit = self._raw_node.commit
-        if not is_lost(agreement.first_kept(self._ahead(commit)), commit + 1, still_s):
+        first = agreement.first_kept(self._ahead(commit))
+        if not (self._keeps_all and self._views.height and not self._bases.base.height):
+            if is_lost(first, commit + 1, still_s):
+                await self._fetch.fetch(agreement, commit + 1)
             return
-        if self._keeps_all and self._views.height > self._bases.base.height:
-            if not self.alarm:
-                _logger.warning("base_waits", reason=_CAUSE, remedy=_REMEDY)
-            self.alarm = f"{_CAUSE}: {_REMEDY}"
-            return
-        await self._fetch.fetch(agreement, commit + 1)
+        # Not by patience: what is slow to come is not gone.
+        is_gone = first is not None and first > commit + 1
+        if is_gone and not self.alarm:
+            _logger.warning("base_waits", reason=_CAUSE, remedy=_REMEDY)
+        self.alarm = f"{_CAUSE}: {_REMEDY}" if is_gone else ""
 
     def _is_needed(self, head: BaseHead) -> bool:
         """Whether the log lacks what the base would bring; else all up to there is committed."""

@@ -169,23 +169,26 @@ class LogRepair:
                 await files.writer.run(log.close)
                 log = await files.open(repair)
                 if log.holes != holes:
-                    repair, came_s = Repair(log.holes), trio.current_time()
+                    repair = Repair(log.holes, repair.committed)
+                    came_s = trio.current_time()
                     continue
                 # It mended nothing: whoever gives that again and again keeps nobody from the rest.
                 serving = self._serve(log, files)
             if repair.is_full:
-                repair = Repair(log.holes)
-            entry = repair.successor(self._is_quorum)
-            if entry is not None and await files.writer.run(supersede, log, entry):
+                repair = Repair(log.holes, repair.committed)
+            entries = repair.successors(self._is_quorum)
+            is_superseded = bool(entries) and await files.writer.run(supersede, log, entries)
+            if is_superseded:
                 _logger.warning(
                     "log_superseded",
-                    index=entry.index,
-                    term=entry.term,
+                    index=entries[0].index,
+                    term=entries[0].term,
                     reason="what stood there is lost and was never committed: a quorum of the "
                     "others has this entry in its place",
                 )
                 break
-            if self._config.ledger.keep_blocks:
+            is_archive = not (self._config.ledger.keep_blocks or files.bases.base.height)
+            if not is_archive:
                 try:
                     await instead.look(log, repair, trio.current_time() - came_s)
                 except BaseComplete:
@@ -198,7 +201,7 @@ class LogRepair:
                     "log_repair_waits",
                     holes=list(log.holes),
                     connected=[info.peer for info in network.peers() if info.is_connected],
-                    remedy=_REMEDY if self._config.ledger.keep_blocks else _REMEDY_OF_ARCHIVE,
+                    remedy=_REMEDY_OF_ARCHIVE if is_archive else _REMEDY,
                 )
             await trio.sleep(_ROUND_S)
         return log

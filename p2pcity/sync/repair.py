@@ -7,7 +7,7 @@ of voters holds it and says so, which then needs no copy of ours.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Final
 
@@ -24,7 +24,10 @@ _VERSIONS_MAX: Final = 8
 class Repair:
     """The missing entries of one log, as far as others know them; bounded in count and bytes."""
 
-    def __init__(self, holes: Sequence[tuple[int, int]]) -> None:
+    def __init__(
+        self, holes: Sequence[tuple[int, int]], committed: Mapping[int, int] | None = None
+    ) -> None:
+        """Take the holes, and the terms of what is known to be committed, by index."""
         self._wanted = list(_first_of(holes, WANTED_MAX))
         self._is_wanted = set(self._wanted)
         self._settled: dict[str, set[int]] = {}
@@ -32,11 +35,12 @@ class Repair:
         self._said: dict[str, EntriesAnswer] = {}
         self._lacking: set[str] = set()
         self._first = holes[0][0] if holes else 0
-        self._holders: dict[Entry, set[str]] = {}
+        self._holders: dict[int, dict[Entry, set[str]]] = {}
         # What each peer gave last, by index: a new word of it takes the place of the one before.
         self._words: dict[str, dict[int, Entry]] = {}
         self._peer_bytes: Counter[str] = Counter()
-        self.committed: dict[int, int] = {}
+        # Kept for as long as the log has holes: an entry that was in doubt would be again.
+        self.committed: dict[int, int] = dict(committed or {})
 
     @property
     def entries(self) -> dict[int, list[Entry]]:
@@ -81,16 +85,15 @@ class Repair:
                 continue
             if entry.index <= answer.commit:
                 self.committed[entry.index] = entry.term
-            self._keep(peer, entry)
-            if entry.index == self._first <= answer.commit:
-                self._holders.setdefault(entry, set()).add(peer)
+            if self._keep(peer, entry) and entry.index <= answer.commit:
+                self._holders.setdefault(entry.index, {}).setdefault(entry, set()).add(peer)
         return True
 
-    def _keep(self, peer: str, entry: Entry) -> None:
+    def _keep(self, peer: str, entry: Entry) -> bool:
         words = self._words.setdefault(peer, {})
         before = words.get(entry.index)
         if before == entry:
-            return
+            return True
         versions = self._given.setdefault(entry.index, {})
         if before is not None:
             del words[entry.index]
@@ -98,19 +101,29 @@ class Repair:
             versions[before].remove(peer)
             if not versions[before]:
                 del versions[before]
-            self._holders.get(before, set()).discard(peer)
+            holders = self._holders.get(entry.index, {})
+            if peers := holders.pop(before, set()) - {peer}:
+                holders[before] = peers
         if entry not in versions and len(versions) >= _VERSIONS_MAX:
-            return
+            return False
         words[entry.index] = entry
         self._peer_bytes[peer] += len(entry.payload)
         versions.setdefault(entry, []).append(peer)
+        return True
 
-    def successor(self, is_quorum: Callable[[Set[str]], bool]) -> Entry | None:
-        """Return the entry that a quorum of others holds as committed where the first hole begins.
+    def successors(self, is_quorum: Callable[[Set[str]], bool]) -> list[Entry]:
+        """Return the entries that a quorum of others holds as committed, from the first hole on.
 
-        Then nobody can give what stood there, if that was another one: it was never committed.
+        Then nobody can give what stood there, if that was something else: it was never committed.
         """
-        return next((x for x, peers in self._holders.items() if is_quorum(peers)), None)
+        found: list[Entry] = []
+        for index in range(self._first, self._first + len(self._wanted)):
+            versions = self._holders.get(index, {})
+            entry = next((x for x, peers in versions.items() if is_quorum(peers)), None)
+            if entry is None:
+                break
+            found.append(entry)
+        return found
 
     def ahead(self, index: int) -> set[str]:
         """Return who said in this round that more is committed than up to `index`."""

@@ -1,6 +1,7 @@
 """Whole nodes whose logs went bad: mended by the others before anything of them takes part."""
 
 import random
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from structlog.typing import EventDict
 
 from p2pcity.ledger.records import Record
 from p2pcity.ledger.segment_log import SegmentLog
-from p2pcity.wire.raft import Entry
+from p2pcity.wire.raft import Entry, HardState
 from tests.memory_network import DEADLINE_S, City, WholeNode
 from tests.segment_case import entry_records, flip, last_file
 
@@ -139,4 +140,33 @@ async def test_a_lost_entry_that_the_others_never_had_gives_way(city: City) -> N
         await city.start(hurt)
     [said] = [line for line in lines if line["event"] == "log_superseded"]
     assert said["index"] == index
+    await assert_goes_on(city)
+
+
+@pytest.mark.scenario("A5", tier="T")
+async def test_a_lost_sector_is_mended_though_entries_before_it_are_in_doubt(city: City) -> None:
+    """As a follower writes its log under load: several entries at once, the commit index behind."""
+    hurt, *rest = city.nodes
+    place = hurt.config.node.data_dir / "log"
+    log = SegmentLog.open(place)
+    entries, state = log.entries(1, log.last_index + 1, 1 << 30), log.hard_state
+    incarnation, network = log.incarnation, log.network
+    assert network is not None
+    log.close()
+    shutil.rmtree(place)
+    SegmentLog.create(place, incarnation)
+    log = SegmentLog.open(place)
+    log.bind_network(network)
+    for commit, few in ((0, entries[:3]), (3, entries[3:9]), (entries[-1].index, entries[9:])):
+        log.save(HardState(state.term, state.vote, commit), few, True)
+    log.close()
+    whole = log_file(hurt).read_bytes()
+    data = bytearray(whole)
+    offset = entries_of(hurt)[5].offset
+    data[offset - 256 : offset + 256] = bytes(512)
+    log_file(hurt).write_bytes(data)
+    await start_all(city, rest)
+    await city.wait_leader()
+    await city.start(hurt)
+    assert log_file(hurt).read_bytes()[: len(whole)] == whole
     await assert_goes_on(city)

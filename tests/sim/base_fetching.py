@@ -303,7 +303,7 @@ class BaseFetching(BaseFetch):
         if first is None or first <= commit + 1:
             return
         me = self._node
-        if me.keep_blocks or me.views.tip.height <= me.storage.bases.base.height:
+        if me.keep_blocks or me.storage.bases.base.height or not me.views.tip.height:
             self._fetch(agreement)
         else:
             # It is to keep its own blocks, until its operator has seen what it says.

@@ -77,9 +77,9 @@ class Mending:
             mender = Mender(node.cluster.city.genesis.network, repair.entries, repair.committed)
             node.reopen(mender)
             return
-        entry = repair.successor(self._is_quorum)
+        entries = repair.successors(self._is_quorum)
         try:
-            if entry is None or not supersede(self.log, entry):
+            if not entries or not supersede(self.log, entries):
                 self._look()
                 return
         except LedgerError as error:
@@ -92,7 +92,8 @@ class Mending:
         still_s = (self._node.world.now - self._came) / SECOND
         lacking = self.log.holes[0][0]
         # Who keeps all blocks waits until its operator says that they may go.
-        is_due = self._node.keep_blocks and self.log.is_vote_known and still_s >= STILL_S
+        may_go = self._node.keep_blocks or self._node.storage.bases.base.height
+        is_due = may_go and self.log.is_vote_known and still_s >= STILL_S
         if is_due and is_lost(self._repair.first_kept(), lacking, still_s):
             self.bases.look()
 
@@ -107,7 +108,8 @@ class Mending:
     def take(self, log: SegmentLog) -> None:
         """The log was opened anew, and still has holes."""
         if log.holes != self.log.holes:
-            self._repair, self._came = Repair(log.holes), self._node.world.now
+            self._repair = Repair(log.holes, self._repair.committed)
+            self._came = self._node.world.now
         self.log = log
 
     def _reaches(self, other: "Node") -> bool:

@@ -64,9 +64,9 @@ def run_seed(seed: int, *, is_traced: bool = False, kinds: Sequence[str] | None 
     with memory_installed():
         cluster = Cluster(world)
         clients = Clients(cluster)
-        nemesis = Nemesis(cluster, clients, kinds)
-        outcome.drawn = len(nemesis.kinds)
         try:
+            nemesis = Nemesis(cluster, clients, kinds)
+            outcome.drawn = len(nemesis.kinds)
             _run(world, cluster, clients, nemesis)
         except (Violation, AssertionError, P2PCityError) as error:
             outcome.failure = f"{type(error).__name__}: {error}"

@@ -53,6 +53,7 @@ class Summary:
         self.seconds = 0.0
         self.events = 0
         self.struck: Counter[str] = Counter()
+        self.drawn: list[int] = []
         self.uncounted: list[int] = []
         self.failed: list[Outcome] = []
 
@@ -71,6 +72,7 @@ class Summary:
         self.seconds += outcome.seconds
         self.events += outcome.events
         self.struck.update(outcome.struck)
+        self.drawn.append(outcome.drawn)
 
     def text(self, wall_s: float) -> str:
         """What to print at the end; `wall_s` is how long it took."""
@@ -78,6 +80,7 @@ class Summary:
         uncounted = " ".join(map(str, self.uncounted[:20])) or "none"
         return (
             f"faults that really struck ({len(self.struck)} kinds):\n{kinds}\n"
+            f"{min(self.drawn, default=0)} to {max(self.drawn, default=0)} kinds drawn by a seed\n"
             f"{self.seeds} seeds, {self.counted} counted (not counted: {uncounted}), "
             f"{len(self.failed)} failed\n"
             f"{self.acknowledged} acknowledged, {self.reads} reads checked, "

@@ -1,6 +1,7 @@
 """Whole nodes that keep few blocks, and what is asked of them about those that are gone."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -59,6 +60,14 @@ class DyingAsker:
 def first_height(host: Host) -> int:
     """The oldest block that a node keeps."""
     return host.parts.pruning.first_height
+
+
+async def keep_all(scene: Scene, host: Host) -> None:
+    """Have a node keep every block, from the first on."""
+    await host.stop()
+    host.config = replace(host.config, ledger=replace(host.config.ledger, keep_blocks=0))
+    scene.cluster.start(host)
+    await scene.cluster.wait_up()
 
 
 async def have_pruned(scene: Scene, hosts: Sequence[Host], height: int) -> None:

@@ -12,7 +12,7 @@ from structlog.typing import EventDict
 from tests.segment_case import entry_records, flip
 from tests.virtual.host import Host
 from tests.virtual.network import VirtualNetwork
-from tests.virtual.pruned_scene import DyingAsker, first_height, have_pruned, play_pruned
+from tests.virtual.pruned_scene import DyingAsker, first_height, have_pruned, keep_all, play_pruned
 from tests.virtual.stage import Scene
 
 _KILLS: Final = 9
@@ -30,14 +30,17 @@ def damage(host: Host, index: int) -> None:
     flip(file, 8 * (record.offset + record.length - 20))
 
 
-async def leave_damaged(scene: Scene) -> tuple[Host, list[Host], int]:
+async def leave_damaged(scene: Scene, *, keeps_all: bool = False) -> tuple[Host, list[Host], int]:
     """Stop a follower, damage its log in the middle, and let the others prune on beyond it.
 
-    Also the height that the others do not keep any more.
+    Also the height that the others do not keep any more. `keeps_all`: it never pruned.
     """
     late = await scene.follower()
+    if keeps_all:
+        await keep_all(scene, late)
     others = [host for host in scene.hosts if host is not late]
-    await scene.wait_until(lambda: all(first_height(host) > 8 for host in scene.hosts))
+    pruned = others if keeps_all else scene.hosts
+    await scene.wait_until(lambda: all(first_height(host) > 8 for host in pruned))
     gone, log = late.height + 16, late.parts.stores.raft_log
     middle = (log.first_index + log.last_index) // 2
     await late.stop()
@@ -121,9 +124,7 @@ def test_what_one_of_two_voters_names_is_not_taken() -> None:
 @pytest.mark.scenario("A5", tier="T")
 def test_one_that_keeps_all_waits_until_its_operator_lets_its_blocks_go() -> None:
     async def course(scene: Scene) -> None:
-        late, _, gone = await leave_damaged(scene)
-        settings = late.config.ledger
-        late.config = replace(late.config, ledger=replace(settings, keep_blocks=0))
+        late, _, gone = await leave_damaged(scene, keeps_all=True)
         with capture_logs() as lines:
             scene.cluster.start(late)
             with trio.move_on_after(15):
@@ -134,7 +135,7 @@ def test_one_that_keeps_all_waits_until_its_operator_lets_its_blocks_go() -> Non
         assert "fetching_base" not in events_of(lines)
         late.kill()
         await late.ended.wait()
-        late.config = replace(late.config, ledger=settings)
+        late.config = replace(late.config, ledger=replace(late.config.ledger, keep_blocks=8))
         scene.cluster.start(late)
         await have_pruned(scene, [late], gone)
 
@@ -147,10 +148,7 @@ def test_a_damaged_one_and_one_that_is_behind_help_each_other() -> None:
 
     async def course(scene: Scene) -> None:
         late = await scene.follower()
-        await late.stop()
-        late.config = replace(late.config, ledger=replace(late.config.ledger, keep_blocks=0))
-        scene.cluster.start(late)
-        await scene.cluster.wait_up()
+        await keep_all(scene, late)
         leader = await scene.leader()
         [behind] = (host for host in scene.hosts if host not in (late, leader))
         await scene.wait_until(lambda: all(host.height > 8 for host in scene.hosts))

@@ -7,6 +7,7 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
+from p2pcity.node.base_fetch import PATIENCE_S
 from tests.virtual.faults import PRUNE_POINTS
 from tests.virtual.host import Host
 from tests.virtual.network import VirtualNetwork
@@ -14,10 +15,11 @@ from tests.virtual.pruned_scene import (
     DyingAsker,
     first_height,
     have_pruned,
+    keep_all,
     play_pruned,
     resubmit_what_was_pruned,
 )
-from tests.virtual.stage import Scene
+from tests.virtual.stage import Scene, play
 
 _KILLS: Final = 9
 _FEW_POINTS: Final = ("after add", "after finish", "after publish", "after remove_files")
@@ -110,7 +112,7 @@ def test_two_that_are_left_behind_do_not_take_each_other_for_a_source() -> None:
 
 @pytest.mark.scenario("D7", tier="T")
 def test_one_that_keeps_all_and_is_behind_waits_until_its_operator_lets_its_blocks_go() -> None:
-    """It may be the only one that has them; a new node, which has none, is not asked."""
+    """It may be the only one that has them all; who has none, or begins at a base, is not asked."""
 
     def alarms(host: Host) -> list[str]:
         return [*filter(None, host.parts.status.alarms([]))]
@@ -118,12 +120,12 @@ def test_one_that_keeps_all_and_is_behind_waits_until_its_operator_lets_its_bloc
     async def course(scene: Scene) -> None:
         late = await scene.follower()
         settings = late.config.ledger
-        await scene.wait_until(lambda: all(first_height(host) > 8 for host in scene.hosts))
+        await keep_all(scene, late)
+        await scene.wait_until(lambda: late.height > 8)
         gone = late.height + 16
         await late.stop()
         others = [host for host in scene.hosts if host is not late]
         await have_pruned(scene, others, gone)
-        late.config = replace(late.config, ledger=replace(settings, keep_blocks=0))
         with capture_logs() as lines:
             scene.cluster.start(late)
             await scene.wait_until(
@@ -144,3 +146,22 @@ def test_one_that_keeps_all_and_is_behind_waits_until_its_operator_lets_its_bloc
 @pytest.mark.scenario("E2", tier="T")
 def test_what_every_node_pruned_is_still_on_the_ledger() -> None:
     resubmit_what_was_pruned()
+
+
+@pytest.mark.scenario("D7", tier="T")
+def test_where_everybody_keeps_all_no_blocks_are_called_gone() -> None:
+    """However long Raft does not reach a node while all else does."""
+
+    async def course(scene: Scene) -> None:
+        late = await scene.follower()
+        await scene.submit(await scene.leader(), scene.sample())
+        await scene.wait_until(lambda: late.height >= 1)
+        raw_node = late.parts.ordering.raw_node
+        raw_node.step = lambda sender, message: None  # type: ignore[method-assign]  # a deaf node
+        await scene.submit(await scene.leader(), scene.sample())
+        await trio.sleep(PATIENCE_S + 10)
+        assert late.parts.base_fetching.alarm == ""
+        del raw_node.step
+        await scene.cluster.wait_up()
+
+    play(course)

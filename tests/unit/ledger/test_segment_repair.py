@@ -2,7 +2,7 @@
 
 import random
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from p2pcity.ledger.records import Kind
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.ledger.segment_repair import Mender
 from p2pcity.wire.raft import Entry, HardState
-from tests.segment_case import ALL, NETWORK, create, flip, last_file, make_entry
+from tests.segment_case import ALL, NETWORK, create, entry_records, flip, last_file, make_entry
 
 LAST = 12
 Known = Mapping[int, Sequence[Entry]]
@@ -250,3 +250,62 @@ def test_a_file_that_is_cut_short_before_the_last_one_is_named(tmp_path: Path) -
             assert opened.holes or opened.mended
             opened.close()
     assert refused
+
+
+def _two_bits(data: bytearray, end: int) -> None:
+    """In the checksum of one record, and in the one behind it."""
+    data[end - 1] ^= 1
+    data[end + 40] ^= 1
+
+
+def _sector(data: bytearray, end: int) -> None:
+    data[end - 256 : end + 256] = bytes(512)
+
+
+@pytest.mark.parametrize("hurt", [_two_bits, _sector])
+@pytest.mark.parametrize("commit", [3, 8])
+def test_damage_over_the_end_of_a_record_is_mended(
+    tmp_path: Path, hurt: Callable[[bytearray, int], None], commit: int
+) -> None:
+    """Neither record proves the other; the checksum that the second ends with proves both."""
+    directory = tmp_path / "log"
+    log = create(directory)
+    log.bind_network(NETWORK)
+    log.save(HardState(1, "peer-a", 0), [make_entry(index) for index in (1, 2, 3)], True)
+    log.save(HardState(1, "peer-a", 3), [make_entry(index) for index in (4, 5, 6, 7)], True)
+    log.save(HardState(1, "peer-a", commit), [make_entry(8)], True)
+    log.save(HardState(1, "peer-a", commit), [make_entry(9)], True)
+    log.close()
+    file = last_file(directory)
+    whole = file.read_bytes()
+    [fifth] = [record for record in entry_records(file) if record.index == 5]
+    data = bytearray(whole)
+    hurt(data, fifth.offset + fifth.length)
+    file.write_bytes(data)
+    log = SegmentLog.open(directory, mender=Mender(NETWORK))
+    assert log.holes
+    log.close()
+    others = {index: [Entry(1, index, b"wrong"), make_entry(index)] for index in range(1, 10)}
+    log = SegmentLog.open(directory, mender=Mender(NETWORK, others))
+    assert not log.holes
+    assert file.read_bytes()[: len(whole)] == whole
+    log.close()
+
+
+def test_a_search_for_a_run_ends(tmp_path: Path) -> None:
+    """Whatever others give: so much is tried, and then the hole stays."""
+    directory = tmp_path / "log"
+    log = create(directory)
+    log.bind_network(NETWORK)
+    log.save(HardState(1, "peer-a", 0), [make_entry(index) for index in range(1, 60)], True)
+    log.save(HardState(1, "peer-a", 59), [make_entry(60)], True)
+    log.close()
+    file = last_file(directory)
+    places = {record.index: record for record in entry_records(file)}
+    data = bytearray(file.read_bytes())
+    data[places[5].offset : places[40].offset] = bytes(places[40].offset - places[5].offset)
+    file.write_bytes(data)
+    wrong = {index: [Entry(1, index, b"%d" % way) for way in range(8)] for index in range(61)}
+    log = SegmentLog.open(directory, mender=Mender(NETWORK, wrong))
+    assert log.holes
+    log.close()

@@ -43,7 +43,7 @@ def test_what_was_not_committed_is_replaced(tmp_path: Path, index: int) -> None:
     log = damaged(directory, index, -20)
     assert list(log.holes) == [(index, index)]
     entry = Entry(2, index, b"")
-    assert supersede(log, entry)
+    assert supersede(log, [entry])
     for _ in range(2):
         assert not log.holes
         assert log.hard_state == HardState(2, None, COMMIT)
@@ -62,7 +62,7 @@ def test_what_was_not_committed_is_replaced(tmp_path: Path, index: int) -> None:
 def test_what_was_committed_is_not(tmp_path: Path) -> None:
     log = damaged(written(tmp_path), COMMIT, -20)
     before = last_file(tmp_path / "log").read_bytes()
-    assert not supersede(log, Entry(2, COMMIT, b""))
+    assert not supersede(log, [Entry(2, COMMIT, b"")])
     assert last_file(tmp_path / "log").read_bytes() == before
     assert log.holes == ((COMMIT, COMMIT),)
     log.close()
@@ -72,7 +72,7 @@ def test_nor_where_a_vote_may_be_lost(tmp_path: Path) -> None:
     """The head is gone: something else than an entry may have stood there as well."""
     log = damaged(written(tmp_path), 5, 1)
     assert not log.is_vote_known
-    assert not supersede(log, Entry(2, log.holes[0][0], b""))
+    assert not supersede(log, [Entry(2, log.holes[0][0], b"")])
     log.close()
 
 
@@ -95,17 +95,18 @@ def test_nothing_behind_it_is_in_doubt_any_more(tmp_path: Path) -> None:
     log = SegmentLog.open(directory, mender=Mender(NETWORK, others, {4: 5, 5: 5}))
     assert list(log.holes) == [(4, 5)]
     assert log.is_vote_known
-    entry = make_entry(4, 5)
-    assert supersede(log, entry)
+    entries = [make_entry(index, 5) for index in (4, 5)]
+    assert not supersede(log, entries[:1]), "the fifth may have been acknowledged"
+    assert supersede(log, entries)
     for _ in range(2):
         assert not log.holes
         assert log.term(4) == 5
-        assert log.entries(1, 5, ALL) == [*map(make_entry, (1, 2, 3)), entry]
-        log.save(None, [make_entry(5, 5)], True)
-        assert log.entries(5, 6, ALL) == [make_entry(5, 5)]
+        assert log.entries(1, 6, ALL) == [*map(make_entry, (1, 2, 3)), *entries]
+        log.save(None, [make_entry(6, 5)], True)
+        assert log.entries(6, 7, ALL) == [make_entry(6, 5)]
         log.close()
         log = SegmentLog.open(directory, mender=Mender(NETWORK))
-        log.save(None, [entry], True)
+        log.save(None, entries, True)
     log.close()
 
 
@@ -151,10 +152,38 @@ def test_a_later_gap_puts_in_doubt_what_stands_before_an_earlier_one(tmp_path: P
     mender = Mender(NETWORK, others, dict.fromkeys(others, 5))
     log = SegmentLog.open(directory, mender=mender)
     assert list(log.holes) == [(4, 6)]
-    assert supersede(log, Entry(5, 4, b""))
+    theirs = [entry for [entry] in others.values()]
+    assert not supersede(log, theirs[:2]), "the sixth may have been acknowledged"
+    assert supersede(log, theirs)
     for _ in range(2):
-        assert log.entries(1, 5, ALL) == [*map(make_entry, (1, 2, 3)), Entry(5, 4, b"")]
-        assert log.last_index == 4
+        assert log.entries(1, 7, ALL) == [*map(make_entry, (1, 2, 3)), *theirs]
+        assert log.last_index == 6
         log.close()
         log = SegmentLog.open(directory, mender=Mender(NETWORK))
+    log.close()
+
+
+def test_what_may_have_been_acknowledged_behind_it_stays(tmp_path: Path) -> None:
+    """Two records are lost side by side, and what others hold may be just what was there."""
+    directory = tmp_path / "log"
+    log = create(directory)
+    log.bind_network(NETWORK)
+    log.save(HardState(1, "peer-a", 0), [make_entry(index) for index in (1, 2, 3)], True)
+    log.save(HardState(1, "peer-a", 3), [make_entry(index) for index in (4, 5, 6, 7)], True)
+    log.save(HardState(2, "peer-a", 3), [make_entry(8, 2)], True)
+    log.close()
+    file = last_file(directory)
+    places = {record.index: record for record in entry_records(file)}
+    flip(file, 8 * (places[5].offset + places[5].length - 1))
+    flip(file, 8 * (places[6].offset + 40))
+    # The sixth is known to nobody who answers.
+    known = dict.fromkeys(range(1, 6), 1)
+    log = SegmentLog.open(directory, mender=Mender(NETWORK, {5: [make_entry(5)]}, known))
+    assert list(log.holes) == [(5, 6)]
+    before = file.read_bytes()
+    assert not supersede(log, [make_entry(5)])
+    assert (file.read_bytes(), log.last_index) == (before, 8)
+    # Of a newer term than all that stands behind: then it is another one.
+    assert supersede(log, [make_entry(5, 3)])
+    assert log.last_index == 5
     log.close()

@@ -91,17 +91,17 @@ def test_what_a_quorum_holds_as_committed_succeeds_the_first_hole() -> None:
     repair = Repair([(3, 4)])
     entry, other = Entry(2, 3, b"y"), Entry(1, 3, b"x")
     give(repair, "a", entry, Entry(2, 4, b"z"), commit=4)
-    assert repair.successor(is_quorum) is None
+    assert repair.successors(is_quorum) == []
     give(repair, "b", other, commit=4)
     give(repair, "c", entry, commit=2)
-    assert repair.successor(is_quorum) is None, "another entry, and one that is not committed"
+    assert repair.successors(is_quorum) == [], "another entry, and one that is not committed"
     # Saying it twice makes no second one.
     repair.begin_round()
     give(repair, "a", entry, commit=4)
-    assert repair.successor(is_quorum) is None
+    assert repair.successors(is_quorum) == []
     repair.begin_round()
     give(repair, "c", entry, commit=3)
-    assert repair.successor(is_quorum) == entry
+    assert repair.successors(is_quorum) == [entry]
 
 
 def test_it_is_known_what_those_keep_who_had_what_is_missing() -> None:
@@ -138,9 +138,9 @@ def test_a_peers_new_word_takes_the_place_of_its_old_one() -> None:
     for peer in "ab":
         give(repair, peer, Entry(1, 3, b"true"))
     assert repair.entries[3][0] == Entry(1, 3, b"true")
-    assert repair.successor(lambda peers: len(peers) > 1) == Entry(1, 3, b"true")
+    assert repair.successors(lambda peers: len(peers) > 1) == [Entry(1, 3, b"true")]
     # Who learns that another one was committed says so, and counts for that one alone.
     repair.begin_round()
     give(repair, "a", Entry(2, 3, b"newer"))
     assert repair.givers(3) == ["a", "b", "liar"]
-    assert repair.successor(lambda peers: len(peers) > 1) is None
+    assert repair.successors(lambda peers: len(peers) > 1) == []
