@@ -24,9 +24,10 @@ TRAILS_MAX: Final = 16
 def has_answered(known: PeerStatus) -> bool:
     """Whether a peer said to this leader, not to an earlier one, what it holds, and is there.
 
-    A new leader counts everybody as there for its first election time-out, the dead too.
+    A new leader counts everybody as there for its first election time-out, the dead too. Who lacks
+    what was pruned may wait for somebody else for ever, and is not counted on.
     """
-    return known.recent_active and known.match > 0
+    return known.recent_active and known.match > 0 and not known.lacks_pruned
 
 
 def has_caught_up(known: PeerStatus | None, last_index: int) -> bool:

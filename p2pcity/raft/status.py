@@ -22,6 +22,8 @@ class PeerStatus:
     in_flight_messages: int
     in_flight_bytes: int
     is_learner: bool
+    lacks_pruned: bool = False
+    """Whether the leader's log does not have any more what comes next for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ def take_status(raft: Raft) -> RaftStatus:
             in_flight_messages=known.in_flight_messages,
             in_flight_bytes=known.in_flight_bytes,
             is_learner=not raft.configuration.is_voter(peer),
+            lacks_pruned=peer != raft.id and known.next < raft.raft_log.first_index,
         )
         for peer, known in raft.progress.items()
     }

@@ -7,10 +7,12 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
+from p2pcity.errors import ChangeRefused
 from p2pcity.node.base_fetch import PATIENCE_S
 from tests.virtual.faults import PRUNE_POINTS
 from tests.virtual.host import Host
 from tests.virtual.network import VirtualNetwork
+from tests.virtual.operator import change
 from tests.virtual.pruned_scene import (
     DyingAsker,
     first_height,
@@ -165,3 +167,39 @@ def test_where_everybody_keeps_all_no_blocks_are_called_gone() -> None:
         await scene.cluster.wait_up()
 
     play(course)
+
+
+@pytest.mark.scenario("D10", tier="T")
+def test_voters_that_wait_for_what_was_pruned_are_not_counted_on() -> None:
+    """They answer, and could not follow: without one of the others nothing would be ordered."""
+
+    async def course(scene: Scene) -> None:
+        leader = await scene.leader()
+        late = [host for host in scene.hosts if host is not leader][:2]
+        for host in late:
+            await keep_all(scene, host)
+        await scene.wait_until(lambda: all(host.height > 8 for host in late))
+        gone = max(host.height for host in late) + 16
+        for host in late:
+            await host.stop()
+        others = [host for host in scene.hosts if host not in late]
+        await have_pruned(scene, others, gone)
+        for host in late:
+            scene.cluster.start(host)
+        await scene.wait_until(
+            lambda: all(host.is_up and host.parts.base_fetching.alarm for host in late)
+        )
+        leader = await scene.leader(*others)
+        wanted = change("remove", next(host for host in others if host is not leader))
+
+        found = await leader.ask(lambda service: service.what_if(wanted), 5.0)
+        assert (found["verdict"], found["voters_up_before"]) == ("UNSAFE", 3)
+        with pytest.raises(ChangeRefused, match="nothing could be ordered any more"):
+            await leader.ask(lambda service: service.change_voters(wanted), 5.0)
+        for host in late:
+            await host.stop()
+            host.config = replace(host.config, ledger=replace(host.config.ledger, keep_blocks=8))
+            scene.cluster.start(host)
+        await have_pruned(scene, late, gone)
+
+    play_pruned(course, is_busy=True, orderers=5)
