@@ -108,7 +108,7 @@ class LocalNetwork:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self.down()
 
     def node(self, name: str) -> LocalNode:
         """Return a node by its name; ConfigError when there is none of it."""
@@ -198,6 +198,10 @@ class LocalNetwork:
         for node in self.nodes:
             node.pid_file.unlink(missing_ok=True)
         return [node.name for node in late]
+
+    def down(self, deadline_s: float = STOP_S) -> list[str]:
+        """Stop all nodes, and let go of what ran them; return who had to be killed."""
+        return self.stop(deadline_s)
 
     def remove(self) -> None:
         """Delete the network's directory, and the one of its sockets; nothing may run."""
