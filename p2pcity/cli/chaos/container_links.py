@@ -5,10 +5,11 @@ nsenter(1) and nft(8). A container that is started again has a new one, and perh
 address: its rules are laid again, and so are those that the others have against it.
 """
 
+import contextlib
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -116,20 +117,22 @@ class ContainerLinks(Links):
                 continue
             if old is not None:
                 self._dropped += self._counted(old)
-            _check_is_here(name, new.container)
             rules = _RULES if old is None else f"flush set {cables.TABLE} from\n"
             if addresses:
                 rules += f"add element {cables.TABLE} from {{ {', '.join(sorted(addresses))} }}\n"
-            cables.nft(rules, _into(new.container))
-            self._laid[name] = new
+            if _is_here(new.container):
+                with _while_here(new.container):
+                    cables.nft(rules, _into(new.container))
+                    self._laid[name] = new
 
     def _counted(self, laid: _Laid) -> Counter[Wire]:
-        """The bytes that were dropped in a namespace since its rules were laid."""
-        if not laid.wires or not _is_here(laid.container):
-            # Its namespace is gone, with all that it counted.
-            return Counter()
-        counts = cables.counters("from", _into(laid.container))
-        return Counter({wire: counts[address] for address, wire in laid.wires.items()})
+        """The bytes that were dropped in a namespace since its rules were laid, while it is."""
+        found: Counter[Wire] = Counter()
+        if laid.wires and _is_here(laid.container):
+            with _while_here(laid.container):
+                counts = cables.counters("from", _into(laid.container))
+                found.update({wire: counts[address] for address, wire in laid.wires.items()})
+        return found
 
 
 def _into(container: Container) -> tuple[str, ...]:
@@ -137,16 +140,27 @@ def _into(container: Container) -> tuple[str, ...]:
 
 
 def _is_here(container: Container) -> bool:
-    """Whether a container's process runs on this machine: its control group bears its id."""
+    """Whether a container's process runs on this machine: its control group bears its id.
+
+    The pid of one that has ended, or of another machine's, may be anybody's here.
+    """
+    process = Path(f"/proc/{container.pid}")
     try:
-        return container.id in Path(f"/proc/{container.pid}/cgroup").read_text(encoding="utf-8")
+        is_its = container.id in (process / "cgroup").read_text(encoding="utf-8")
     except OSError:
         return False
+    # What has ended and waits for its parent has no network any more.
+    return is_its and (process / "ns" / "net").exists()
 
 
-def _check_is_here(name: str, container: Container) -> None:
-    if not _is_here(container):
-        raise Unavailable(
-            f"{name} does not run, or not on this machine, and its network can't be entered",
-            remedy="Use the engine of this machine, not one elsewhere (DOCKER_HOST).",
-        )
+@contextlib.contextmanager
+def _while_here(container: Container) -> Iterator[None]:
+    """Let what is done in a container's network fail when the container ends meanwhile.
+
+    Its rules and counts are gone then; they are laid anew when it is started again.
+    """
+    try:
+        yield
+    except Unavailable:
+        if _is_here(container):
+            raise

@@ -1,4 +1,4 @@
-"""The faults themselves, on real processes, and how each knows that it really struck.
+"""The faults themselves, on real nodes, and how each knows that it really struck.
 
 A nemesis is a generator: up to its `yield` the fault begins, after it the fault ends, and it
 returns how often it struck by what was seen (a process that was killed, bytes that were held, a
