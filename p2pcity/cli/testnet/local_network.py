@@ -21,7 +21,8 @@ from p2pcity.node.places import CONFIG_NAME
 from p2pcity.wire import genesis as genesis_wire
 
 READY_S: Final = 30.0
-STOP_S: Final = 10.0
+STOP_S: Final = 20.0
+"""A node may take 10 s to hand over; the units for systemd wait as long as this."""
 _KILL_S: Final = 5.0
 _POLL_S: Final = 0.05
 _ASK_S: Final = 3.0
