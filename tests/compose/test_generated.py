@@ -43,7 +43,7 @@ def test_testnet_drives_containers_as_it_does_processes(generated: Path) -> None
         assert "none" not in up(generated)
         load.wait_more(20, deadline_s=DEADLINE_S)
     verify(network, load.acknowledged.values())
-    assert '"event": "ready"' in p2pcity_testnet("logs", str(generated), "node2", "-n", "200")
+    assert '"event": "ready"' in p2pcity_testnet("logs", str(generated), "node2", "-n", "10000")
     # What was written stays, and the next start goes on with it.
     assert "stopped" in p2pcity_testnet("down", str(generated))
     assert network.running() == []

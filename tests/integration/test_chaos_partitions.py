@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pcity.cli.chaos.cables import Wire
+from p2pcity.cli.chaos.links import Wire
 from p2pcity.cli.chaos.wires import Wires
 from tests.integration.process_case import (
     Author,

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from p2pcity.cli.chaos import history
-from p2pcity.cli.chaos.nemeses import why_not
+from p2pcity.cli.chaos.processes import Processes
 from p2pcity.cli.scenario.reading import read
 from tests.bad_input_city import clean_environment, command_line
 from tests.json_schemas import check
@@ -112,7 +112,7 @@ def test_a_file_that_is_wrong_starts_nothing(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("file", SHIPPED, ids=[file.stem for file in SHIPPED])
 def test_a_shipped_file_holds(file: Path) -> None:
-    reasons = [reason for reason in map(why_not, read(file).trial(1).names) if reason]
+    reasons = [reason for reason in map(Processes().why_not, read(file).trial(1).names) if reason]
     if reasons:
         pytest.skip("; ".join(reasons))
     code, printed, _ = scenario(file, "--json")

@@ -13,19 +13,19 @@ import shutil
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
+from p2pcity.cli.chaos.links import Wire
 from p2pcity.errors import Unavailable
-
-Wire = tuple[str, str]
 
 _NEWNET: Final = 0x40000000
 """CLONE_NEWNET of unshare(2) and setns(2); Python has them from 3.12 on."""
-_TABLE: Final = "inet p2pcity_chaos"
+TABLE: Final = "inet p2pcity_chaos"
+"""The table of all rules of a run."""
 # Dropped where they arrive: whoever sent them is not told, as with a cable.
 _RULES: Final = f"""\
-table {_TABLE} {{
+table {TABLE} {{
     set to {{ type ipv4_addr; counter; }}
     set from {{ type ipv4_addr; counter; }}
     chain arriving {{
@@ -85,7 +85,7 @@ class Cables:
 
     def lay(self) -> None:
         """Make the rules in the namespace of this thread; Unavailable."""
-        _nft(_RULES)
+        nft(_RULES)
 
     def face(self, node: str, other: str) -> str:
         """The address by which `node` knows `other`, and from which `other` comes to it."""
@@ -98,7 +98,7 @@ class Cables:
             gone, new = self._cut - now, now - self._cut
             if gone:
                 self._dropped.update(self._counted(gone))
-            _nft(self._elements("delete", gone) + self._elements("add", new))
+            nft(self._elements("delete", gone) + self._elements("add", new))
             self._cut = now
 
     def dropped_bytes(self, wires: Iterable[Wire]) -> int:
@@ -111,7 +111,7 @@ class Cables:
         lines = ""
         for name in ("to", "from") if wires else ():
             faces = ", ".join(sorted(self._face_of(name, wire) for wire in wires))
-            lines += f"{verb} element {_TABLE} {name} {{ {faces} }}\n"
+            lines += f"{verb} element {TABLE} {name} {{ {faces} }}\n"
         return lines
 
     def _face_of(self, name: str, wire: Wire) -> str:
@@ -124,15 +124,18 @@ class Cables:
         chosen = tuple(wires)
         found: Counter[Wire] = Counter()
         for name in ("to", "from") if chosen else ():
-            counts = _counters(name)
+            counts = counters(name)
             for wire in chosen:
                 found[wire] += counts[self._face_of(name, wire)]
         return found
 
 
-def _counters(name: str) -> Counter[str]:
-    """The bytes that each address of a set has counted."""
-    document = json.loads(_run("nft", "--json", "list", "set", *_TABLE.split(), name))
+def counters(name: str, into: Sequence[str] = ()) -> Counter[str]:
+    """Return the bytes that each address of a set has counted; Unavailable.
+
+    `into` is what enters another namespace, as nsenter(1) does; without, it is this thread's.
+    """
+    document = json.loads(_run(*into, "nft", "--json", "list", "set", *TABLE.split(), name))
     found: Counter[str] = Counter()
     items: list[dict[str, Any]] = document["nftables"]
     for item in items:
@@ -141,9 +144,10 @@ def _counters(name: str) -> Counter[str]:
     return found
 
 
-def _nft(commands: str) -> None:
+def nft(commands: str, into: Sequence[str] = ()) -> None:
+    """Let nft do all of these commands, or none of them; Unavailable."""
     if commands:
-        _run("nft", "-f", "-", given=commands)
+        _run(*into, "nft", "-f", "-", given=commands)
 
 
 def _run(*command: str, given: str = "") -> str:

@@ -16,9 +16,8 @@ from typing import Any, Final, Self
 
 from p2pcity.api.client import ApiProblem, Client, Params, Reply, Unreachable
 from p2pcity.cli.chaos.history import EventPlace, Kind, Operation, Outcome
-from p2pcity.cli.chaos.relayed_network import AUTHOR
 from p2pcity.cli.testnet.local_network import LocalNetwork
-from p2pcity.crypto.keys import SIGNATURE_BYTES
+from p2pcity.crypto.keys import SIGNATURE_BYTES, PrivateKey
 from p2pcity.wire import transaction
 from p2pcity.wire.event import Event
 from p2pcity.wire.transaction import Carried
@@ -93,6 +92,7 @@ class Clients:
         network: LocalNetwork,
         recorder: Recorder,
         *,
+        author: PrivateKey,
         seed: int,
         batch: int,
         writers: int = 6,
@@ -100,12 +100,14 @@ class Clients:
         rate: float = 0.0,
         shunned: Collection[str] = (),
     ) -> None:
-        """Make them; `shunned` are nodes that they leave alone, and may change at any time.
+        """Make them; `author` signs what they write.
 
         The writers together send at most `rate` transactions a second; 0: as they are answered.
+        `shunned` are nodes that all leave alone, and may change at any time.
         """
         self.network = network
         self.recorder = recorder
+        self.author = author
         self.pace_s = writers / rate if rate else 0.0
         self._shunned = shunned
         self.batches = (1, 1, max(1, batch // 4), batch)
@@ -199,7 +201,7 @@ class Writer(_Client):
 
     def __init__(self, clients: Clients, seed: str, process: int) -> None:
         super().__init__(clients, seed, process)
-        self._key = self._network.author_key(AUTHOR)
+        self._key = clients.author
         self._due_s = 0.0
 
     def turn(self) -> None:

@@ -1,23 +1,34 @@
 """`p2pcity testnet chaos`: try to break a local network."""
 
-import sys
-from collections.abc import Callable
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from p2pcity.cli import exit_codes
-from p2pcity.cli.chaos.plan import NEMESES, Trial, draw
+from p2pcity.cli.chaos.options import trial_options
+from p2pcity.cli.chaos.plan import NEMESES, ONLY_ON_PROCESSES, Trial, draw
 from p2pcity.cli.duration import Duration
-from p2pcity.cli.output import json_option, print_json
+from p2pcity.cli.output import print_json
 from p2pcity.errors import ConfigError
+
+if TYPE_CHECKING:
+    from p2pcity.cli.chaos.course import Outcome, Say
+    from p2pcity.cli.chaos.ground import Ground
+
+_NODES: Final = 3
 
 
 @click.command(
-    epilog="\b\nNemeses:\n" + "\n".join(f"  {name:<10} {what}" for name, what in NEMESES.items())
+    epilog="\b\nNemeses:\n"
+    + "\n".join(f"  {name:<10} {what}" for name, what in NEMESES.items())
+    + "\n\nOnly on processes: "
+    + ", ".join(name for name in NEMESES if name in ONLY_ON_PROCESSES)
+    + "."
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="Draws what strikes when.")
+@trial_options
 @click.option(
     "--for",
     "seconds",
@@ -34,7 +45,9 @@ from p2pcity.errors import ConfigError
     help="Which faults [default: all that this machine allows].",
 )
 @click.option(
-    "--nodes", type=click.IntRange(3, 7), default=3, show_default=True, help="All of them vote."
+    "--nodes",
+    type=click.IntRange(3, 7),
+    help=f"Processes to make, which all vote [default: {_NODES}].",
 )
 @click.option(
     "--batch",
@@ -44,26 +57,18 @@ from p2pcity.errors import ConfigError
     help="Transactions that a client sends at a time, at most.",
 )
 @click.option(
-    "-o",
-    "--output",
-    "directory",
-    metavar="DIR",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Keep nodes, history.ndjson and ledgers.ndjson here [default: only of a failed run].",
-)
-@click.option(
     "--check",
     "checked",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Run nothing: check the history and the ledgers in DIR again.",
 )
-@json_option
 def chaos(
+    network: Path | None,
     seed: int,
     seconds: float,
     nemesis: str | None,
-    nodes: int,
+    nodes: int | None,
     batch: int,
     directory: Path | None,
     checked: Path | None,
@@ -71,10 +76,12 @@ def chaos(
 ) -> int:
     """Try to break a local network.
 
-    Makes a network of processes whose bytes pass through relays, lets clients write and read,
-    and lets faults strike that are drawn from the seed. Run by root, with nft, it is in a network
-    namespace of its own, where what is cut off loses its packets; otherwise relays hold its
-    bytes. Then everything is mended, all ledgers are read, and the clients' history is held
+    Without NETWORK makes a network of processes whose bytes pass through relays. NETWORK is the
+    directory of one of containers, made by `testnet init --compose`; it is started if it is down,
+    and down at the end. Lets clients write and read, and lets faults strike that are drawn from
+    the seed. Run by root, with nft, what is cut off loses its packets, processes in a network
+    namespace of their own; otherwise relays hold the bytes of processes, and containers are not
+    cut off. Then everything is mended, all ledgers are read, and the clients' history is held
     against them: nothing acknowledged may be lost or stand twice, no linearizable read may be
     stale, streams may have no gap. Exit code 1 when that is not so, or when the run shows nothing
     because a fault never struck or nobody was answered. The same seed draws the same strikes;
@@ -83,43 +90,46 @@ def chaos(
     if checked is not None:
         return _check_again(checked, is_json)
 
-    from p2pcity.cli.chaos.course import Outcome
+    from p2pcity.cli.chaos.containers import open_ground
     from p2pcity.cli.chaos.report import make_report, print_report
-    from p2pcity.cli.chaos.running import run
+    from p2pcity.cli.chaos.running import finish, run, sayer
 
-    def say(text: str) -> None:
-        print(text, file=sys.stderr if is_json else sys.stdout, flush=True)
-
-    names = _choose(nemesis, say)
-    plan = draw(seed, names, seconds)
+    say = sayer(is_json)
+    ground = open_ground(network)
+    if nodes is not None and ground.size is not None:
+        raise click.UsageError("--nodes is for processes: NETWORK has its nodes")
+    orderers, observers = ground.size or (nodes or _NODES, 0)
+    names = _choose(nemesis, ground, say)
     trial = Trial(
-        seed=seed, plan=plan, names=names, orderers=nodes, batch=batch, strikes_again=True
+        seed=seed,
+        plan=draw(seed, names, seconds),
+        names=names,
+        orderers=orderers,
+        observers=observers,
+        batch=batch,
+        strikes_again=True,
     )
 
-    def judge(outcome: Outcome, is_cabled: bool) -> dict[str, Any]:
-        return make_report(outcome, names, seed, nodes, is_cabled=is_cabled)
+    def judge(outcome: Outcome) -> dict[str, Any]:
+        return make_report(outcome, names, seed, orderers + observers)
 
-    report = run(trial, directory, judge, say)
-    if is_json:
-        print_json("testnet-chaos", report)
-    else:
-        print_report(report)
-    return 0 if report["is_ok"] else exit_codes.FAILED
+    report = run(trial, ground, directory, judge, say)
+    return finish(report, "testnet-chaos", print_report, is_json)
 
 
-def _choose(text: str | None, say: Callable[[str], None]) -> list[str]:
+def _choose(text: str | None, ground: Ground, say: Say) -> list[str]:
     """The nemeses that were asked for; without any, all that can strike here."""
-    from p2pcity.cli.chaos.nemeses import why_not
-
     asked = [part.strip() for part in text.split(",") if part.strip()] if text else list(NEMESES)
-    reasons = {name: why_not(name) for name in dict.fromkeys(asked) if name in NEMESES}
+    reasons = {name: ground.why_not(name) for name in dict.fromkeys(asked) if name in NEMESES}
     impossible = [reason for reason in reasons.values() if reason]
     if text is None:
         for reason in impossible:
             say(f"left out: {reason}")
         return [name for name, reason in reasons.items() if not reason]
     if impossible:
-        raise ConfigError("; ".join(impossible), remedy="Leave it out of --nemesis.")
+        raise ConfigError(
+            "; ".join(impossible), remedy=f"{ground.remedy}, or leave it out of --nemesis."
+        )
     return list(dict.fromkeys(asked))
 
 

@@ -2,24 +2,21 @@
 
 import contextlib
 import json
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from p2pcity.cli.chaos import ledgers, members, nemeses, operations, relayed_network
-from p2pcity.cli.chaos.cables import Cables
+from p2pcity.cli.chaos import ledgers, members, nemeses, operations
 from p2pcity.cli.chaos.checker import Findings, check
 from p2pcity.cli.chaos.clients import Clients, Recorder
+from p2pcity.cli.chaos.ground import Ground, Prepared
 from p2pcity.cli.chaos.history import LedgerCopy, Operation, write_ledgers
 from p2pcity.cli.chaos.plan import Strike, Trial, draw_again
 from p2pcity.cli.chaos.site import Acting, Site, wait
-from p2pcity.cli.chaos.wires import Wires
 from p2pcity.cli.demo.watching import Watcher
 from p2pcity.cli.testnet.local_network import LocalNetwork
 from p2pcity.cli.testnet.local_node import LocalNode
@@ -33,7 +30,6 @@ READS_MIN: Final = 20
 """A run with fewer linearizable or local reads shows nothing."""
 _CALM_S: Final = 60.0
 _EQUAL_S: Final = 90.0
-_CHECK_S: Final = 600.0
 _LOOK_S: Final = 0.5
 _AGAIN_MAX: Final = 3
 # What a node may write as an error when it met such a fault; everything else is a bug.
@@ -58,6 +54,9 @@ class Met:
 class Outcome:
     """What a run brought; times are time.monotonic_ns()."""
 
+    nodes_are: str = "processes"
+    cuts: str = "bytes"
+    """Both as the ground has them."""
     operations: list[Operation] = field(default_factory=list)
     ledgers: list[LedgerCopy] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
@@ -89,57 +88,43 @@ class _Begun:
 
 
 class Course:
-    """Runs a trial on a network of relayed nodes in `directory`; `run` once.
+    """Runs a trial on the nodes of its ground, and writes into `home`; `run` once."""
 
-    With `is_cabled` the caller is in a network namespace of its own, where cuts lose packets.
-    """
-
-    def __init__(self, directory: Path, trial: Trial, *, say: Say, is_cabled: bool) -> None:
-        self._directory = directory
+    def __init__(self, home: Path, trial: Trial, ground: Ground, *, say: Say) -> None:
+        self._home = home.resolve()
         self._trial = trial
+        self._ground = ground
         self._names = trial.names
         self._say = say
-        self._is_cabled = is_cabled
-        self._outcome = Outcome()
+        self._outcome = Outcome(nodes_are=ground.nodes_are, cuts=ground.cuts)
 
     def run(self) -> Outcome:
-        """Take the course; the processes and relays are gone when it returns or raises."""
-        trial = self._trial
+        """Take the course; nothing of the network runs when it returns or raises."""
         with ExitStack() as stack:
-            cables = Cables(trial.nodes) if self._is_cabled else None
-            if cables is not None:
-                cables.lay()
-            wires = stack.enter_context(Wires(trial.nodes, trial.seed, cables=cables))
-            settings = dict(trial.settings)
-            if "disk-full" in self._names:
-                settings["ledger.disk_free_bytes_min"] = nemeses.DISK_FREE_BYTES_MIN
-            network = relayed_network.make(
-                self._directory,
-                wires,
-                observers=trial.observers,
-                spares=trial.spares,
-                settings=settings,
-                own_settings=trial.own_settings,
+            prepared = self._ground.prepare(self._trial, self._home, stack)
+            network = prepared.network
+            site = Site(
+                network,
+                prepared.links,
+                Watcher(network),
+                spares=prepared.spares,
+                home=self._home,
             )
-            nemeses.prepare(network, self._names, stack)
-            first = len(trial.nodes) - trial.spares
-            spares, network.nodes = network.nodes[first:], network.nodes[:first]
-            stack.enter_context(network)
-            site = Site(network, wires, Watcher(network), spares=spares)
-            self._take(site)
-        self._check_stopped([*network.nodes, *site.removed])
+            self._take(site, prepared)
+        self._check_directories([*network.nodes, *site.removed])
         self._outcome.findings = check(self._outcome.operations, self._outcome.ledgers)
         return self._outcome
 
-    def _take(self, site: Site) -> None:
+    def _take(self, site: Site, prepared: Prepared) -> None:
         outcome, network, trial = self._outcome, site.network, self._trial
         network.start()
-        network.wait_ready()
+        network.wait_ready(deadline_s=_CALM_S)
         site.watcher.start({})
-        recorder = Recorder(network.directory / HISTORY_FILE)
+        recorder = Recorder(self._home / HISTORY_FILE)
         clients = Clients(
             network,
             recorder,
+            author=prepared.author,
             seed=trial.seed,
             batch=trial.batch,
             writers=trial.writers,
@@ -147,6 +132,7 @@ class Course:
             shunned=site.shunned,
         )
         try:
+            recorder.add(_past(network))
             with clients:
                 self._say(f"{len(network.nodes)} nodes are ready; the clients begin")
                 self._wait_calm(recorder, "before the first fault")
@@ -160,6 +146,7 @@ class Course:
             if is_well:
                 self._finish(network, clients)
             self._stop(network)
+            self._read_logs([*network.nodes, *site.removed])
         finally:
             site.watcher.stop()
             recorder.close()
@@ -289,7 +276,7 @@ class Course:
             )
         self._say("reading every ledger, block by block and event by event")
         outcome.ledgers = ledgers.read_all(network)
-        write_ledgers(network.directory / LEDGERS_FILE, outcome.ledgers)
+        write_ledgers(self._home / LEDGERS_FILE, outcome.ledgers)
         events = max(len(copy.events) for copy in outcome.ledgers)
         for reader in clients.readers:
             if not reader.finish(events, time.monotonic() + _CALM_S):
@@ -303,33 +290,33 @@ class Course:
             if node.exit_code:
                 outcome.problems.append(f"{node.name} ended with exit code {node.exit_code}")
 
-    def _check_stopped(self, nodes: Sequence[LocalNode]) -> None:
-        """Read the logs for bugs, and let `p2pcity check` judge every data directory."""
+    def _read_logs(self, nodes: Sequence[LocalNode]) -> None:
+        """Read the logs for events and for bugs; what containers print is kept in `home`."""
         for node in nodes:
-            self._outcome.logged[node.name] = events_in(node.log_file)
+            text = node.log_text()
+            if not node.log_file.exists():
+                (self._home / f"{node.name}.log").write_text(text, encoding="utf-8")
+            self._outcome.logged[node.name] = events_in(text)
             self._outcome.problems += [
-                f"{node.name} wrote: {line}" for line in errors_in(node.log_file, self._names)
+                f"{node.name} wrote: {line}" for line in errors_in(text, self._names)
             ]
-            done = subprocess.run(
-                [*_P2PCITY, "check", "--config", str(node.config_file), "--json"],
-                capture_output=True,
-                text=True,
-                timeout=_CHECK_S,
-                check=False,
-            )
-            if done.returncode:
-                said = (done.stdout + done.stderr).strip()[-500:]
+
+    def _check_directories(self, nodes: Sequence[LocalNode]) -> None:
+        """Let `p2pcity check` judge every data directory."""
+        for node in nodes:
+            said = node.find_damage()
+            if said:
                 self._outcome.problems.append(f"p2pcity check on {node.name}: {said}")
 
 
-def errors_in(log: Path, names: Sequence[str]) -> list[str]:
+def errors_in(log: str, names: Sequence[str]) -> list[str]:
     """The first tracebacks and errors in a log that the nemeses `names` do not explain.
 
     Nothing explains a traceback.
     """
     found = []
     allowed = [word for name in names for word in _MAY_SAY.get(name, ())]
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in log.splitlines():
         fields: Any = None
         if line.startswith("{"):
             try:
@@ -344,10 +331,10 @@ def errors_in(log: Path, names: Sequence[str]) -> list[str]:
     return found[:3]
 
 
-def events_in(log: Path) -> Counter[str]:
+def events_in(log: str) -> Counter[str]:
     """How often each event stands in a log of JSON."""
     found: Counter[str] = Counter()
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in log.splitlines():
         if line.startswith("{"):
             # A node that was killed in the middle of a line.
             with contextlib.suppress(ValueError):
@@ -363,11 +350,50 @@ def _says(strike: Strike) -> str:
 
 def _count_logged(site: Site, event: str) -> int:
     """How often all nodes have logged an event so far."""
-    return sum(events_in(node.log_file)[event] for node in site.network.nodes) if event else 0
+    return sum(events_in(node.log_text())[event] for node in site.network.nodes) if event else 0
 
 
 _ACTS: Final = {**nemeses.ACTS, **operations.ACTS}
-_P2PCITY: Final = (sys.executable, "-m", "p2pcity")
+
+
+def _past(network: LocalNetwork) -> list[Operation]:
+    """What stands on the ledger already, as if it had just been sent and accepted.
+
+    So it must stay there, and nobody has invented it. Raises Unavailable when it can't be read.
+    """
+    if not any(status and status["ledger"]["height"] for status in network.statuses().values()):
+        return []
+    called_ns = time.monotonic_ns()
+    if not wait(lambda: _are_equal(network), _EQUAL_S):
+        raise Unavailable(
+            f"the nodes do not come to the same ledger within {_EQUAL_S:.0f} s",
+            remedy="Let nobody else write, and see what `p2pcity testnet status` says.",
+        )
+    found = network.statuses()
+    whole = [node for node in network.nodes if _keeps_all(found[node.name])]
+    if not whole:
+        raise Unavailable(
+            "no node keeps all blocks, and the history could not be held against the ledger",
+            remedy="Use a network of which one node keeps all: ledger.keep_blocks = 0.",
+        )
+    copy = ledgers.read(whole[0])
+    return [
+        Operation(
+            "accept",
+            process=-1,
+            node=copy.node,
+            called_ns=called_ns,
+            returned_ns=time.monotonic_ns(),
+            outcome="ok",
+            id=item.id,
+            status="pending",
+        )
+        for item in copy.transactions
+    ]
+
+
+def _keeps_all(status: Mapping[str, Any] | None) -> bool:
+    return status is not None and status["ledger"]["first_height"] <= 1
 
 
 def _are_equal(network: LocalNetwork) -> bool:

@@ -19,10 +19,11 @@ _POLL_S: Final = 0.2
 def read_all(network: LocalNetwork) -> list[LedgerCopy]:
     """Read every node's ledger, all nodes at a time; raises Unreachable or ApiProblem."""
     with ThreadPoolExecutor(len(network.nodes)) as pool:
-        return list(pool.map(_read, network.nodes))
+        return list(pool.map(read, network.nodes))
 
 
-def _read(node: LocalNode) -> LedgerCopy:
+def read(node: LocalNode) -> LedgerCopy:
+    """Read one node's ledger, as far down as it keeps blocks; Unreachable or ApiProblem."""
     transactions: list[Placed] = []
     events: list[tuple[str, str, str]] = []
     changes: list[int] = []

@@ -14,7 +14,8 @@ _POLL_S: Final = 0.05
 
 def members(site: Site, strike: Strike) -> Acting:
     """A voter, perhaps the leader, is demoted; it is promoted again after a while."""
-    name = site.victim(strike)
+    voters = [node.name for node in site.network.nodes if node.role == "orderer"]
+    name = site.victim(strike, voters)
     if name is None:
         return 0
     # It may take effect even when nobody says so in time.

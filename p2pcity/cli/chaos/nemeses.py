@@ -1,4 +1,4 @@
-"""The faults themselves, on real processes, and how each knows that it really struck.
+"""The faults themselves, on real nodes, and how each knows that it really struck.
 
 A nemesis is a generator: up to its `yield` the fault begins, after it the fault ends, and it
 returns how often it struck by what was seen (a process that was killed, bytes that were held, a
@@ -7,27 +7,24 @@ sync that was late). 0 means that it met nothing: that does not count.
 
 import contextlib
 import os
-import shutil
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from signal import SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM
+from signal import SIGINT, SIGKILL, SIGTERM
 from typing import Any, Final
 
 from p2pcity.api.client import ApiProblem, Unreachable
 from p2pcity.cli.chaos import members, shifted_clock
-from p2pcity.cli.chaos.cables import Wire
+from p2pcity.cli.chaos.links import Links, Wire
 from p2pcity.cli.chaos.plan import Strike
 from p2pcity.cli.chaos.site import ASK_S, Acting, Site, get, wait
 from p2pcity.cli.chaos.wires import Wires
-from p2pcity.cli.testnet.local_network import LocalNetwork
 from p2pcity.cli.testnet.local_node import LocalNode
 from p2pcity.errors import SyncFailedError
 
-DISK_BYTES: Final = 1024 * 1024 * 1024
 DISK_FREE_BYTES_MIN: Final = 8 * 1024 * 1024
 """What `ledger.disk_free_bytes_min` must be on the small disks of disk-full."""
 TOGETHER: Final = ("kill", "partition", "delay")
@@ -96,23 +93,24 @@ def knows(node: LocalNode, number: int) -> bool:
 
 
 def pause(site: Site, strike: Strike) -> Acting:
-    """SIGSTOP, and SIGCONT after a while: it wakes and does not know that it slept."""
+    """A node stands still for a while: it wakes and does not know that it slept."""
     name = site.victim(strike)
     if name is None:
         return 0
     with site.keeping([name]):
         node = site.network.node(name)
-        node.send(SIGSTOP)
-        struck = wait(lambda: _state(node) == "T", _SEEN_S)
-        yield
-        node.send(SIGCONT)
+        struck = node.pause()
+        try:
+            yield
+        finally:
+            node.resume()
     return int(struck)
 
 
 # -- the network -------------------------------------------------------------------------------
 
 
-def _hold(wires: Wires, chosen: Sequence[Wire]) -> Acting:
+def _hold(wires: Links, chosen: Sequence[Wire]) -> Acting:
     before = wires.held(chosen)
     wires.hold(chosen)
     yield
@@ -129,7 +127,7 @@ def partition(site: Site, strike: Strike) -> Acting:
     total = len(site.network.nodes)
     is_everybody = len(strike.nodes) == total if strike.nodes else strike.chance > 0.86
     if is_everybody:
-        chosen = [wire for name in site.wires.nodes for wire in site.wires.out_of(name)]
+        chosen = list(site.wires.all)
     else:
         minority = (total - 1) // 2
         size = minority if strike.chance > 0.5 else 1
@@ -175,12 +173,12 @@ def flap(site: Site, strike: Strike) -> Acting:
 
 def delay(site: Site, strike: Strike) -> Acting:
     """Everything between all nodes comes late, in its order."""
-    chosen = [wire for name in site.wires.nodes for wire in site.wires.out_of(name)]
-    before = sum(site.wires.late_bytes.values())
-    site.wires.delay(chosen, strike.by_s or 0.01 + 0.09 * strike.chance)
+    wires = _relays(site)
+    before = sum(wires.late_bytes.values())
+    wires.delay(wires.all, strike.by_s or 0.01 + 0.09 * strike.chance)
     yield
-    site.wires.delay(chosen, 0)
-    return int(sum(site.wires.late_bytes.values()) > before)
+    wires.delay(wires.all, 0)
+    return int(sum(wires.late_bytes.values()) > before)
 
 
 def slow_link(site: Site, strike: Strike) -> Acting:
@@ -188,12 +186,13 @@ def slow_link(site: Site, strike: Strike) -> Acting:
     name = site.victim(strike)
     if name is None:
         return 0
-    chosen = site.wires.into(name)
-    before = sum(site.wires.late_bytes[wire] for wire in chosen)
-    site.wires.slow(chosen, 8_000 / len(chosen))
+    wires = _relays(site)
+    chosen = wires.into(name)
+    before = sum(wires.late_bytes[wire] for wire in chosen)
+    wires.slow(chosen, 8_000 / len(chosen))
     yield
-    site.wires.slow(chosen, 0)
-    return int(sum(site.wires.late_bytes[wire] for wire in chosen) > before)
+    wires.slow(chosen, 0)
+    return int(sum(wires.late_bytes[wire] for wire in chosen) > before)
 
 
 def reset(site: Site, strike: Strike) -> Acting:
@@ -201,9 +200,10 @@ def reset(site: Site, strike: Strike) -> Acting:
     chosen = _pair(site, strike)
     if chosen is None:
         return 0
-    struck = site.wires.reset(*chosen)
+    wires = _relays(site)
+    struck = wires.reset(*chosen)
     yield
-    return struck + site.wires.reset(*chosen)
+    return struck + wires.reset(*chosen)
 
 
 def half_open(site: Site, strike: Strike) -> Acting:
@@ -211,7 +211,7 @@ def half_open(site: Site, strike: Strike) -> Acting:
     chosen = _pair(site, strike)
     if chosen is None:
         return 0
-    struck = site.wires.leave_half_open(*chosen)
+    struck = _relays(site).leave_half_open(*chosen)
     yield
     return struck
 
@@ -224,7 +224,18 @@ def _pair(site: Site, strike: Strike) -> tuple[str, str] | None:
     others = [name for name in site.wires.nodes if name != one]
     at = int(strike.chance * 983) % len(others)
     others = others[at:] + others[:at]
-    return one, next((name for name in others if site.wires.connections(one, name)), others[0])
+    wires = site.wires
+    if isinstance(wires, Wires):
+        connected = next((name for name in others if wires.connections(one, name)), others[0])
+        return one, connected
+    return one, others[0]
+
+
+def _relays(site: Site) -> Wires:
+    """The relays, which only links between processes have."""
+    wires = site.wires
+    assert isinstance(wires, Wires), "containers refuse what takes relays"
+    return wires
 
 
 # -- disks and clocks --------------------------------------------------------------------------
@@ -237,7 +248,7 @@ def slow_disk(site: Site, strike: Strike) -> Acting:
     if name is None or pid is None:
         return 0
     delay_us = int(1e6 * (strike.by_s or 0.03 + 0.27 * strike.chance))
-    seen = site.network.directory / f"{name}.strace"
+    seen = site.home / f"{name}.strace"
     with site.keeping([name]), seen.open("wb") as output:
         tracer = subprocess.Popen(
             [
@@ -325,8 +336,6 @@ def _is_off(node: LocalNode, offset_s: float) -> bool:
     return abs(parsedate_to_datetime(date).timestamp() - time.time() - offset_s) < abs(offset_s) / 2
 
 
-# -- what is there to be had -------------------------------------------------------------------
-
 ACTS: Final[dict[str, Callable[[Site, Strike], Acting]]] = {
     "kill": kill,
     "term": term,
@@ -345,83 +354,10 @@ ACTS: Final[dict[str, Callable[[Site, Strike], Acting]]] = {
 }
 
 
-def why_not(name: str) -> str:
-    """Why a nemesis can't strike on this machine; empty when it can."""
-    if name == "slow-disk":
-        return _why_no_strace()
-    if name == "disk-full" and os.geteuid() != 0:
-        return "disk-full mounts small disks, which needs root"
-    return ""
-
-
-def _why_no_strace() -> str:
-    if shutil.which("strace") is None:
-        return "slow-disk needs strace, which is not installed"
-    # Attaching to a process that is no child must be allowed (yama's ptrace_scope, seccomp).
-    child = subprocess.Popen(["sleep", "5"])
-    try:
-        tried = subprocess.run(
-            ["timeout", "-s", "INT", "1", "strace", "-qq", "-p", str(child.pid)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    finally:
-        child.kill()
-        child.wait()
-    if "attach" in tried.stderr:
-        return f"slow-disk may not trace another process here ({tried.stderr.strip()})"
-    return ""
-
-
-def prepare(network: LocalNetwork, names: Sequence[str], stack: contextlib.ExitStack) -> None:
-    """Give the nodes what the nemeses need: small disks, clocks that can be set.
-
-    The disks go with the stack.
-    """
-    for node in network.nodes:
-        if "clock" in names:
-            shifted_clock.make_file(clock_file(node))
-            module = shifted_clock.__name__
-            node.program = (node.program[0], "-m", module, str(clock_file(node)))
-        if "disk-full" in names:
-            _mount(node.config.node.data_dir, stack)
+def _status(node: LocalNode) -> Any:
+    return get(node, "/v1/status")
 
 
 def clock_file(node: LocalNode) -> Path:
     """The file that says how far a node's clock is off."""
     return node.directory / "clock.offset"
-
-
-def _mount(data: Path, stack: contextlib.ExitStack) -> None:
-    """Put a small disk under a data directory, with what is in it."""
-    before = data.with_name("data.before")
-    data.rename(before)
-    data.mkdir(mode=0o700)
-    options = f"size={DISK_BYTES},mode=0700"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "p2pcity", str(data)], check=True)
-    stack.callback(_unmount, data)
-    for part in before.iterdir():
-        shutil.move(part, data / part.name)
-    before.rmdir()
-
-
-def _unmount(data: Path) -> None:
-    """Take the small disk away; what was on it stays."""
-    after = data.with_name("data.after")
-    shutil.copytree(data, after)
-    subprocess.run(["umount", "-l", str(data)], check=True)
-    data.rmdir()
-    after.rename(data)
-
-
-def _status(node: LocalNode) -> Any:
-    return get(node, "/v1/status")
-
-
-def _state(node: LocalNode) -> str:
-    try:
-        stat = Path(f"/proc/{node.pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    return stat.rpartition(")")[2].split()[0]

@@ -10,7 +10,7 @@ from p2pcity.errors import ConfigError
 NEMESES: Final[dict[str, str]] = {
     "kill": "SIGKILL of a node, of a minority, or of all at once; started again after a while",
     "term": "SIGTERM of a node, which must end with exit code 0; started again",
-    "pause": "SIGSTOP and SIGCONT of a node",
+    "pause": "SIGSTOP and SIGCONT of a node; a container is frozen",
     "partition": "one node, or a minority, cut off both ways; sometimes all from all",
     "one-way": "a node that hears nothing, or is not heard",
     "flap": "a link between two nodes that comes and goes every 100 to 500 ms",
@@ -30,6 +30,18 @@ OPERATIONS: Final[dict[str, str]] = {
     "replace": "a new node takes an orderer's place, which is removed and stopped",
 }
 """What an operator does under load; strikes only where a scenario asks for it."""
+
+_RELAYS: Final = "relays between the nodes, which containers do not have"
+ONLY_ON_PROCESSES: Final[dict[str, str]] = {
+    "delay": _RELAYS,
+    "slow-link": _RELAYS,
+    "reset": _RELAYS,
+    "half-open": _RELAYS,
+    "disk-full": "small disks of its own, and containers write to the network's directory",
+    "clock": "another program around the node, and containers run the image's",
+    "replace": "a new node, which compose.yaml does not have",
+}
+"""What never strikes containers, and what it takes that they do not have."""
 
 WAYS: Final = ("deaf", "mute")
 """The ways of one-way: a node that hears nothing, or one that is not heard."""

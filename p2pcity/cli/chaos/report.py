@@ -12,14 +12,13 @@ DURING_MIN: Final = 20
 """A run with fewer acknowledgements during faults, or events of streams, shows nothing."""
 
 
-def make_report(
-    outcome: Outcome, names: Sequence[str], seed: int, nodes: int, *, is_cabled: bool
-) -> dict[str, Any]:
+def make_report(outcome: Outcome, names: Sequence[str], seed: int, nodes: int) -> dict[str, Any]:
     """Return the report as JSON; `failures` is empty when the network kept its word."""
     report: dict[str, Any] = {
         "seed": seed,
         "nodes": nodes,
-        "cuts": "packets" if is_cabled else "bytes",
+        "nodes_are": outcome.nodes_are,
+        "cuts": outcome.cuts,
         **make_figures(outcome),
         "strikes": outcome.strikes,
         "struck": {name: outcome.struck[name] for name in names},

@@ -4,11 +4,12 @@ import contextlib
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from p2pcity.api.client import ApiProblem, Unreachable
+from p2pcity.cli.chaos.links import Links
 from p2pcity.cli.chaos.plan import Strike
-from p2pcity.cli.chaos.wires import Wires
 from p2pcity.cli.demo.watching import Watcher
 from p2pcity.cli.testnet.local_network import LocalNetwork
 from p2pcity.cli.testnet.local_node import LocalNode
@@ -28,14 +29,17 @@ class Site:
     def __init__(
         self,
         network: LocalNetwork,
-        wires: Wires,
+        wires: Links,
         watcher: Watcher,
         *,
         spares: Sequence[LocalNode] = (),
+        home: Path | None = None,
     ) -> None:
         self.network = network
         self.wires = wires
         self.watcher = watcher
+        self.home = home or network.directory
+        """Where a nemesis may leave what it writes down."""
         self.spares = deque(spares)
         """Nodes that were made and are no part of the network yet."""
         self.removed: list[LocalNode] = []
@@ -136,6 +140,7 @@ class Site:
                     )
                 self._explained[name].clear()
                 node.start()
+                self.wires.renew(name)
 
     def wait_ready(self, names: Sequence[str], seconds: float) -> None:
         """Wait until these nodes are ready; one that a fault ended belatedly is started again.

@@ -1,10 +1,10 @@
 """The wires between the nodes of one machine: a TCP relay for each pair and direction of dialling.
 
-Each node knows every other only by the address of a relay, so that all their bytes pass here. A
-wire `(a, b)` carries what a says to b, whoever dialled. What is held is not lost but late, as
-TCP makes of packets that a network drops for a while; a connection can be reset, or left half
-open. With cables the kernel loses packets instead of what relays would hold. The relays run in
-a trio thread of their own; the methods may be called from any thread.
+Each node knows every other only by the address of a relay, so that all their bytes pass here.
+What is held is not lost but late, as TCP makes of packets that a network drops for a while; a
+connection can be reset, or left half open. With cables the kernel loses packets instead of what
+relays would hold. The relays run in a trio thread of their own; the methods may be called from
+any thread.
 """
 
 import contextlib
@@ -14,12 +14,12 @@ import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import permutations
 from typing import Any, Final, Self, TypeVar
 
 import trio
 
-from p2pcity.cli.chaos.cables import Cables, Wire
+from p2pcity.cli.chaos.cables import Cables
+from p2pcity.cli.chaos.links import Links, Wire
 from p2pcity.cli.testnet.making import free_ports
 from p2pcity.errors import Unavailable
 
@@ -63,19 +63,19 @@ class _Connection:
         return {self.dialler, self.listener} == {one, other}
 
 
-class Wires:
+class Wires(Links):
     """All relays of a network; a context manager that starts and ends them."""
 
     def __init__(
         self, nodes: Iterable[str], seed: int = 0, *, cables: Cables | None = None
     ) -> None:
         """Take the names of the nodes; `retarget` says where each listens."""
-        self.nodes = tuple(nodes)
+        super().__init__(nodes)
         self._cables = cables
         self._cutting = threading.Lock()
         self._targets: dict[str, int] = {}
         self._random = random.Random(seed)
-        self._rules: dict[Wire, Rule] = {wire: Rule() for wire in permutations(self.nodes, 2)}
+        self._rules: dict[Wire, Rule] = {wire: Rule() for wire in self.all}
         self._sockets = {wire: _bound(self.host(*wire)) for wire in self._rules}
         # Nobody listens here: nodes tell each other this address instead of their own.
         self._refusing = _bound(_HERE)
@@ -159,19 +159,6 @@ class Wires:
         """Reset the connections at `other`, while `one` hears nothing of it; return how many."""
         return self._change(lambda: self._end(one, other, one))
 
-    def around(self, nodes: Iterable[str]) -> list[Wire]:
-        """All wires, both ways, between these nodes and the rest."""
-        inside = set(nodes)
-        return [wire for wire in self._rules if (wire[0] in inside) != (wire[1] in inside)]
-
-    def into(self, node: str) -> list[Wire]:
-        """The wires that bring something to a node."""
-        return [wire for wire in self._rules if wire[1] == node]
-
-    def out_of(self, node: str) -> list[Wire]:
-        """The wires that take something from a node."""
-        return [wire for wire in self._rules if wire[0] == node]
-
     def connections(self, one: str, other: str) -> int:
         """How many connections between two nodes are open, at both ends as far as is known."""
         return self._change(lambda: len(self._between(one, other, is_silent=False)))
@@ -235,6 +222,9 @@ class Wires:
 
         assert self._token is not None, "the wires are a context manager"
         return trio.from_thread.run_sync(change, trio_token=self._token)
+
+    def renew(self, node: str) -> None:
+        """Leave everything as it is: relays and ports outlive the node's process."""
 
     def retarget(self, node: str, port: int) -> None:
         """Let new connections to a node go to this port of 127.0.0.1."""

@@ -27,9 +27,7 @@ _SHOWN_MAX: Final = 3
 Line = dict[str, Any]
 
 
-def make_verdict(
-    scenario: Scenario, outcome: Outcome, seed: int, *, is_cabled: bool
-) -> dict[str, Any]:
+def make_verdict(scenario: Scenario, outcome: Outcome, seed: int) -> dict[str, Any]:
     """Return the report as JSON; `is_ok` when every expectation holds."""
     figures = make_figures(outcome)
     lines = [
@@ -53,7 +51,8 @@ def make_verdict(
         "file": str(scenario.file),
         "title": scenario.title,
         "seed": seed,
-        "cuts": "packets" if is_cabled else "bytes",
+        "nodes_are": outcome.nodes_are,
+        "cuts": outcome.cuts,
         "is_ok": all(line["is_met"] for line in lines),
         "expectations": lines,
         "faults": faults,

@@ -148,7 +148,7 @@ def down(directory: Path, timeout_s: float) -> int:
     """Stop all nodes: SIGTERM, and SIGKILL to those that take too long."""
     network = open_network(directory)
     running = network.running()
-    late = network.stop(timeout_s)
+    late = network.down(timeout_s)
     print(f"stopped: {', '.join(running) or 'none, nothing ran'}")
     if late:
         print(f"killed after {timeout_s:.0f} s: {', '.join(late)}")

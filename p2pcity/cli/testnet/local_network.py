@@ -21,7 +21,8 @@ from p2pcity.node.places import CONFIG_NAME
 from p2pcity.wire import genesis as genesis_wire
 
 READY_S: Final = 60.0
-STOP_S: Final = 10.0
+STOP_S: Final = 20.0
+"""A node may take 10 s to hand over; the units for systemd wait as long as this."""
 _KILL_S: Final = 20.0
 _POLL_S: Final = 0.05
 _ASK_S: Final = 3.0
@@ -108,7 +109,7 @@ class LocalNetwork:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self.down()
 
     def node(self, name: str) -> LocalNode:
         """Return a node by its name; ConfigError when there is none of it."""
@@ -198,6 +199,10 @@ class LocalNetwork:
         for node in self.nodes:
             node.pid_file.unlink(missing_ok=True)
         return [node.name for node in late]
+
+    def down(self, deadline_s: float = STOP_S) -> list[str]:
+        """Stop all nodes, and let go of what ran them; return who had to be killed."""
+        return self.stop(deadline_s)
 
     def remove(self) -> None:
         """Delete the network's directory, and the one of its sockets; nothing may run."""

@@ -22,6 +22,10 @@ from p2pcity.node.config_reading import load
 
 _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 _TAIL_BYTES: Final = 64 * 1024
+_SAID_MAX: Final = 500
+_STOPPED_S: Final = 5.0
+CHECK_S: Final = 600.0
+"""How long a check of a node's whole ledger may take."""
 
 
 class Process(Protocol):
@@ -75,15 +79,14 @@ class LocalNode:
             return None
         return pid if self._is_ours(pid) else None
 
-    def start(self) -> int:
-        """Start the process in a session of its own and return its pid; it must not run yet."""
+    def start(self) -> None:
+        """Start the process in a session of its own; it must not run yet."""
         assert self.pid is None, f"{self.name} runs already"
         prepare_socket_directory(self.socket)
         # Between its start and our knowing of it, a Ctrl-C would leave the process behind.
         with self.log_file.open("ab") as output, signals.deferred():
             self._process = self.launch(self, output)
             self.pid_file.write_text(f"{self._process.pid}\n", encoding="ascii")
-        return self._process.pid
 
     def send(self, number: signal.Signals) -> bool:
         """Send a signal; False when there is no process."""
@@ -95,6 +98,21 @@ class LocalNode:
         except ProcessLookupError:
             return False
         return True
+
+    def pause(self) -> bool:
+        """Stop the process where it is, as SIGSTOP does; whether it is seen to be stopped."""
+        if not self.send(signal.SIGSTOP):
+            return False
+        until_s = time.monotonic() + _STOPPED_S
+        while self._stat()[:1] != ["T"]:
+            if time.monotonic() >= until_s:
+                return False
+            time.sleep(self.poll_s)
+        return True
+
+    def resume(self) -> None:
+        """Let a process that was paused go on."""
+        self.send(signal.SIGCONT)
 
     def wait_gone(self, until_s: float) -> bool:
         """Wait until the process has ended, at most until `until_s` of time.monotonic()."""
@@ -132,18 +150,33 @@ class LocalNode:
             return []
         return text.splitlines()[-count:]
 
+    def log_text(self) -> str:
+        """Return all that the node has logged."""
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+    def find_damage(self) -> str:
+        """Return what `p2pcity check` says of a stopped node; empty when all is sound."""
+        call = [sys.executable, "-m", "p2pcity", "check", "--config", str(self.config_file)]
+        return said_of(
+            subprocess.run(
+                [*call, "--json"], capture_output=True, text=True, timeout=CHECK_S, check=False
+            )
+        )
+
     def cpu_s(self) -> float | None:
-        """Return the CPU seconds that the process used so far (proc_pid_stat(5)), None without."""
+        """Return the CPU seconds that the process used so far, None without a process."""
+        fields = self._stat()
+        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND if fields else None
+
+    def _stat(self) -> list[str]:
+        """The fields of proc_pid_stat(5) from the state on; none without a process."""
         pid = self.pid
-        if pid is None:
-            return None
         try:
             stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         except OSError:
-            return None
+            return []
         # The second field is the program's name in parentheses and may hold anything.
-        fields = stat.rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
+        return stat.rpartition(")")[2].split()
 
     def _is_ours(self, pid: int) -> bool:
         try:
@@ -154,6 +187,14 @@ class LocalNode:
         return os.fsencode(self.config_file) in arguments and any(
             b"p2pcity" in argument for argument in arguments[:3]
         )
+
+
+def said_of(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the end of what a program said that failed; empty when it did not fail."""
+    if not done.returncode:
+        return ""
+    said = done.stdout.strip() or done.stderr.strip()
+    return said[-_SAID_MAX:] or f"exit code {done.returncode}"
 
 
 def launch(node: LocalNode, output: IO[bytes]) -> Process:

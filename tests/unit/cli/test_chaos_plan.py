@@ -68,7 +68,7 @@ def _outcome(seed: int) -> Outcome:
 
 def test_what_a_report_counts() -> None:
     outcome = _outcome(1)
-    report = make_report(outcome, ["kill"], 1, 3, is_cabled=False)
+    report = make_report(outcome, ["kill"], 1, 3)
     acknowledged = report["acknowledged"]
     assert acknowledged["total"] == sum(
         acknowledged[phase] for phase in ("before", "during", "after")
@@ -81,7 +81,7 @@ def test_what_a_report_counts() -> None:
 
 
 def _failures(outcome: Outcome, names: tuple[str, ...] = ("kill",)) -> str:
-    return "\n".join(make_report(outcome, names, 1, 3, is_cabled=False)["failures"])
+    return "\n".join(make_report(outcome, names, 1, 3)["failures"])
 
 
 def test_a_run_that_shows_nothing_fails() -> None:
@@ -98,7 +98,7 @@ def test_a_run_that_shows_nothing_fails() -> None:
         "0 events of streams",
     ):
         assert f"vacuous: {what}" in _failures(nothing)
-    assert not make_report(nothing, ["kill"], 1, 3, is_cabled=False)["is_ok"]
+    assert not make_report(nothing, ["kill"], 1, 3)["is_ok"]
 
 
 def test_findings_and_problems_fail_a_run() -> None:

@@ -59,7 +59,7 @@ def an_outcome() -> Outcome:
 
 
 def lines(outcome: Outcome) -> dict[str, dict[str, Any]]:
-    report = make_verdict(SCENARIO, outcome, 7, is_cabled=True)
+    report = make_verdict(SCENARIO, outcome, 7)
     check_schema({"schema": "p2pcity/testnet-scenario/1", **report})
     assert report["is_ok"] == all(line["is_met"] for line in report["expectations"])
     return {line["name"]: line for line in report["expectations"]}
@@ -129,7 +129,7 @@ def test_nothing_is_vouched_for_without_a_ledger() -> None:
 def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     outcome = an_outcome()
     outcome.findings.add("lost", "0c1a is gone")
-    print_verdict(make_verdict(SCENARIO, outcome, 7, is_cabled=False))
+    print_verdict(make_verdict(SCENARIO, outcome, 7))
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("FAIL  nothing lost: ")
     assert printed[1].startswith("PASS  nothing twice: ")
