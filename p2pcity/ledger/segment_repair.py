@@ -116,7 +116,7 @@ def _first_of_run(site: Site, mender: Mender) -> bytes | None:
         tries += 1
         at, record, first = runs.pop()
         behind = _behind(at, record)
-        if behind.offset + records.RECORD_BYTES_MIN > site.end:
+        if behind is None or behind.offset + records.RECORD_BYTES_MIN > site.end:
             continue
         next_ones = list(_likeliest(behind, mender))
         few = _candidates(behind, mender, _RUN_TRIES_MAX) if at is site else next_ones
@@ -126,15 +126,19 @@ def _first_of_run(site: Site, mender: Mender) -> bytes | None:
     return None
 
 
-def _behind(site: Site, record: bytes) -> Site:
-    """Where the next record begins if this one stood at the site."""
+def _behind(site: Site, record: bytes) -> Site | None:
+    """Where the next record begins if this one stood at the site; None if it can't have."""
     _, data_length, kind, index = records.read_head(record, 0)
     site = site._replace(offset=site.offset + len(record), previous=record[-CHECKSUM_BYTES:])
     if kind == Kind.ENTRY:
-        return site._replace(last_index=index)
+        return site._replace(last_index=index) if index == site.last_index + 1 else None
     if kind == Kind.HARD_STATE:
         data = record[records.HEAD_BYTES : records.HEAD_BYTES + data_length]
-        return site._replace(hard_state=records.parse_hard_state(data))
+        try:
+            return site._replace(hard_state=records.parse_hard_state(data))
+        except BadRecord:
+            # As it stands, with a checksum that fits: what stands there is damaged.
+            return None
     return site
 
 

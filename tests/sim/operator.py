@@ -88,9 +88,16 @@ class Operator:
         if keeper is not None and (keeper is without or keeper.key not in sets.voters):
             return False
         soon = [key for key in sets.learners if state.nodes[key].role == "orderer"]
+        # A leader that has not noticed may promote just those whose logs are gone.
+        gone = [key for key in soon if key not in alive]
         return len(sets.voters) >= self.voters_min and all(
             sum(key in alive for key in keys) > len(keys) // 2
-            for keys in (sets.voters, (*sets.voters, *soon), sets.voters_outgoing)
+            for keys in (
+                sets.voters,
+                (*sets.voters, *soon),
+                (*sets.voters, *gone),
+                sets.voters_outgoing,
+            )
             if keys
         )
 

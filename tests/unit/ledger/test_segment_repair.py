@@ -309,3 +309,25 @@ def test_a_search_for_a_run_ends(tmp_path: Path) -> None:
     log = SegmentLog.open(directory, mender=Mender(NETWORK, wrong))
     assert log.holes
     log.close()
+
+
+def test_a_hard_state_that_says_nothing_is_no_part_of_a_run(tmp_path: Path) -> None:
+    """Bits of its vote and of its checksum are gone, and the record behind it is damaged too."""
+    directory = tmp_path / "log"
+    log = create(directory)
+    log.bind_network(NETWORK)
+    log.save(HardState(1, "peer-a", 0), [make_entry(index) for index in (1, 2, 3)], True)
+    log.save(HardState(1, "peer-b", 3), [make_entry(4)], True)
+    log.save(HardState(1, "peer-b", 4), [make_entry(5)], True)
+    log.close()
+    file = last_file(directory)
+    [fourth] = [record for record in entry_records(file) if record.index == 4]
+    data = bytearray(file.read_bytes())
+    data[data.index(b"peer-b")] = 0xFF
+    data[fourth.offset - 1] ^= 1
+    data[fourth.offset + 40] ^= 1
+    file.write_bytes(data)
+    others = {index: [make_entry(index)] for index in (4, 5)}
+    log = SegmentLog.open(directory, mender=Mender(NETWORK, others))
+    assert log.holes
+    log.close()
