@@ -6,17 +6,15 @@ Whom it asks, and what of an answer it takes, are the real rules (`sync.feeding`
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from p2pcity.errors import LedgerError
 from p2pcity.sync import feeding
-from p2pcity.wire.limits import BLOCK_BYTES_MAX
 from p2pcity.wire.sync import EntriesAnswer, EntriesQuery
+from tests.sim.mending import answer
 from tests.sim.world import SECOND
 
 if TYPE_CHECKING:
     from tests.sim.node import Node
 
 _WAIT_TICKS: Final = 2
-_ENTRIES_MAX: Final = 8
 
 Carry = Callable[[int, Callable[["Node"], None]], None]
 
@@ -70,18 +68,9 @@ class Feeding:
 
     def answer(self, asker: int, question: EntriesQuery) -> None:
         """A peer asks; whoever finds its own log damaged gives no answer."""
-        log = self._node.log
-        hard_state = log.hard_state
-        entries = []
-        if log.first_index <= question.index <= log.last_index:
-            end = min(log.last_index, question.index + _ENTRIES_MAX - 1) + 1
-            try:
-                entries = log.entries(question.index, end, BLOCK_BYTES_MAX)
-            except LedgerError:
-                return
-        found = EntriesAnswer(
-            question.index, hard_state.term, hard_state.commit, tuple(entries), log.first_index
-        )
+        found = answer(self._node.log, question)
+        if found is None:
+            return
         name = self._node.name
         self._carry(asker, lambda peer: peer.gossip.feeding.take(name, question, found))
 
