@@ -275,7 +275,9 @@ CORE: Final[dict[str, Planted]] = {
         "answers to an earlier campaign count", _votes_of_another_term, story="votes_late"
     ),
     "learner-counted": Planted(
-        "a learner's acknowledgement counts for the quorum", _learner_counted, story="learner"
+        "a learner's acknowledgement counts for the quorum",
+        _learner_counted,
+        story="change_learner_promoted",
     ),
     "joint-by-new-alone": Planted(
         "in a joint state the new voters decide alone",

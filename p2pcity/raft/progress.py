@@ -9,8 +9,12 @@ that is held is far behind, and fetches from others what the leader has no longe
 
 import enum
 from collections import deque
+from typing import Final
 
 from p2pcity.raft.config import RaftConfig
+
+# Two may get lost before an observer takes its leader for gone.
+_HEARTBEATS_PER_ELECTION: Final = 3
 
 
 class ProgressState(enum.StrEnum):
@@ -32,6 +36,7 @@ class Progress:
         self.round = 0
         self.contact_tick = tick
         self.append_tick = tick
+        self.heartbeat_tick: int | None = None
         self.in_flight_bytes = 0
         self._in_flight: deque[tuple[int, int]] = deque()
         self.is_held = False
@@ -63,6 +68,12 @@ class Progress:
             self.is_probe_sent or self.is_held or bool(self._in_flight) or self.next < first_index
         )
         return is_waiting and tick - self.append_tick >= config.retry_ticks
+
+    def is_heartbeat_due(self, tick: int, config: RaftConfig) -> bool:
+        """Whether an observer is to hear of its leader again: three times an election time-out."""
+        if self.heartbeat_tick is None:
+            return True
+        return tick - self.heartbeat_tick >= config.election_ticks // _HEARTBEATS_PER_ELECTION
 
     def note_sent(self, last_index: int, size: int, tick: int) -> None:
         """An append up to `last_index` with `size` bytes of payload goes out."""

@@ -67,11 +67,20 @@ def flush(raft: Raft) -> None:
 
 
 def send_heartbeats(raft: Raft) -> None:
-    """Queue a heartbeat with the newest round for every peer."""
+    """Queue a heartbeat with the newest round for every peer; observers do with fewer.
+
+    An observer confirms no read and never campaigns: it only has to know that its leader is there.
+    """
     raft.is_round_due = False
     raft.heartbeat_elapsed = 0
     for peer in raft.peers:
-        commit = min(raft.raft_log.commit, raft.progress[peer].match)
+        progress = raft.progress[peer]
+        if peer in raft.configuration.observers and not progress.is_heartbeat_due(
+            raft.ticks, raft.config
+        ):
+            continue
+        progress.heartbeat_tick = raft.ticks
+        commit = min(raft.raft_log.commit, progress.match)
         raft.send(peer, Heartbeat(raft.term, commit, raft.leader_reads.round))
 
 
@@ -270,12 +279,14 @@ def _send_due(raft: Raft, peer: NodeId, progress: Progress) -> None:
     raft_log = raft.raft_log
     if _is_held(raft, peer, progress):
         return
-    while progress.next <= raft_log.last_index and not progress.is_paused(raft.config):
+    # An observer counts for no commit: it gets entries once they are committed, and learns both
+    # from one message.
+    is_observer = peer in raft.configuration.observers
+    last = raft_log.commit if is_observer else raft_log.last_index
+    while progress.next <= last and not progress.is_paused(raft.config):
         if progress.next < raft_log.first_index:
             return  # Pruned here: the peer fetches these blocks by sync, from anybody.
-        entries = raft_log.entries(
-            progress.next, raft_log.last_index + 1, raft.config.append_bytes_max
-        )
+        entries = raft_log.entries(progress.next, last + 1, raft.config.append_bytes_max)
         _send_append(raft, peer, progress, tuple(entries))
         size = sum(len(entry.payload) for entry in entries)
         if progress.next < raft_log.memory_first:
