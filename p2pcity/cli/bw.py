@@ -13,7 +13,7 @@ from p2pcity.cli.node_address import node_option, open_client, token_option
 from p2pcity.cli.output import json_option, print_json, print_table, show_bytes
 from p2pcity.cli.ping import find_peer
 
-TOPICS: Final = ("control", "bulk", "forward", "sync", "status", "rest")
+TOPICS: Final = ("control", "bulk", "forward", "sync", "status", "gossip", "rest")
 _ALL: Final = "all"
 _FIGURES: Final = ("in_bytes_per_s", "out_bytes_per_s", "bytes_in", "bytes_out")
 
@@ -44,7 +44,7 @@ def bw(
     """Show how much goes to and comes from each peer, and on what.
 
     The topics: bulk (Raft's appends) and control (the rest of Raft, pings), forward, sync and
-    status for questions, and rest: gossip, hello, and what yamux and Noise add. A peer is named by
+    status for questions, gossip, and rest: hello, and what yamux and Noise add. A peer is named by
     its id, its name or member/name.
     """
     with open_client(node_address, token_file) as client:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 COUNT_MAX: Final = 1_000
 PERIOD_S: Final = 0.5
-PEERS_PERIOD_S: Final = 2.0
+PEERS_PERIOD_S: Final = 4.0
 """A node measures its peers so often (`net.config.NetConfig.round_trip_interval_s`)."""
 _ANSWER_S: Final = 5.0
 _REMEDIES: Final = {

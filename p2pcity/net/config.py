@@ -37,8 +37,8 @@ class NetConfig:
 
     # A peer that was not heard for `silence_s` is cut off. Whoever is not heard for
     # `ping_interval_s` is pinged that often; who is heard anyway, only to measure the round trip.
-    ping_interval_s: float = 0.5
-    round_trip_interval_s: float = 2.0
+    ping_interval_s: float = 1.0
+    round_trip_interval_s: float = 4.0
     silence_s: float = 3.0
     # A connection without a control lane (a peer that only gossips) lives on library pings.
     silence_without_lane_s: float = 90.0

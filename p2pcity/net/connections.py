@@ -108,6 +108,7 @@ class Connections:
     def start(self, nursery: trio.Nursery) -> None:
         """Supervise new connections in `nursery` from now on."""
         self._nursery = nursery
+        nursery.start_soon(self._keep_alive)
 
     def close_all(self, reason: str) -> None:
         """End all connections and take no new ones."""
@@ -189,7 +190,6 @@ class Connections:
                     nursery.start_soon(self._open_lane, link, lane)
                 for protocol in REQUEST_PROTOCOLS:
                     nursery.start_soon(self._open_requests, link, protocol)
-            await self._keep_alive(link)
         except trio.TooSlowError:
             link.close("no hello in time")
         except BaseLibp2pError as error:
@@ -209,29 +209,38 @@ class Connections:
                 self._pubsub.remove_peer(link.peer)
             self._handlers.on_peer(link.peer, False)
 
-    async def _keep_alive(self, link: Link) -> None:
-        config = self._config
+    async def _keep_alive(self) -> None:
+        """Ping who was not heard, cut off who stays silent: all links in one turn."""
+        interval_s = self._config.ping_interval_s
         due_s = trio.current_time()
-        pinged_s = due_s - config.round_trip_interval_s
         while True:
-            due_s += config.ping_interval_s
+            due_s += interval_s
             await trio.sleep_until(due_s)
             now_s = trio.current_time()
-            if now_s - due_s > config.ping_interval_s:
-                # This process stood still. What the peers said meanwhile is in the socket:
-                # read it before judging them.
-                link.socket.heard_s = max(link.socket.heard_s, now_s - config.silence_s / 2)
+            stood_still = now_s - due_s > interval_s
+            for link in self.links.all():
+                if link.is_ready:
+                    if stood_still:
+                        # What the peers said meanwhile is in the socket: read it before judging.
+                        heard_s = now_s - self._config.silence_s / 2
+                        link.socket.heard_s = max(link.socket.heard_s, heard_s)
+                    self._look_after(link, now_s)
+            if stood_still:
                 due_s = now_s
-            control = link.lanes.get("control")
-            silence_s = config.silence_without_lane_s if control is None else config.silence_s
-            if now_s - link.socket.heard_s > silence_s:
-                link.close(f"not heard for {silence_s:g} s", is_stalled=True)
-            elif control is not None and (
-                now_s - link.socket.heard_s >= config.ping_interval_s
-                or now_s - pinged_s >= config.round_trip_interval_s
-            ):
-                control.send_frame(PING, time.monotonic_ns().to_bytes(8, "big"))
-                pinged_s = now_s
+
+    def _look_after(self, link: Link, now_s: float) -> None:
+        config = self._config
+        control = link.lanes.get("control")
+        silence_s = config.silence_without_lane_s if control is None else config.silence_s
+        quiet_s = now_s - link.socket.heard_s
+        if quiet_s > silence_s:
+            link.close(f"not heard for {silence_s:g} s", is_stalled=True)
+        elif control is not None and (
+            quiet_s >= config.ping_interval_s
+            or now_s - link.pinged_s >= config.round_trip_interval_s
+        ):
+            control.send_frame(PING, time.monotonic_ns().to_bytes(8, "big"))
+            link.pinged_s = now_s
 
     # -- hello -------------------------------------------------------------------------------
 

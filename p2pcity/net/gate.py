@@ -15,9 +15,11 @@ from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.peer.id import ID
 from libp2p.security.exceptions import HandshakeFailure
 from libp2p.security.noise.transport import Transport
+from libp2p.security.secure_session import SecureSession
 
 from p2pcity.net.guard import SocketStream
 from p2pcity.net.pacing import OncePer, TokenBucket
+from p2pcity.net.session import Session
 
 _LOG_INTERVAL_S = 60.0
 # In all: a stranger can make a new key for each try.
@@ -70,7 +72,9 @@ class GatedNoise(Transport):
         if peer == self.local_peer:
             raise HandshakeFailure("the peer has this node's own key")
         self._gate.check(peer.to_base58(), f"{address[0]}:{address[1]}" if address else "")
-        if isinstance(conn, RawConnection) and isinstance(conn.stream, SocketStream):
-            # From here on the peer is known; its bytes are bounded by the layers above.
-            conn.stream.admit()
-        return session
+        assert isinstance(conn, RawConnection)
+        assert isinstance(conn.stream, SocketStream), "GuardedTCP makes the connections"
+        assert isinstance(session, SecureSession)
+        # From here on the peer is known; its bytes are bounded by the layers above.
+        conn.stream.admit()
+        return Session(session, conn.stream)

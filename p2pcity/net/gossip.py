@@ -14,13 +14,16 @@ from typing import Final
 import trio
 from libp2p.abc import IHost, INetStream
 from libp2p.exceptions import BaseLibp2pError
+from libp2p.network.stream.net_stream import NetStream
 from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11, GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.pubsub_notifee import PubsubNotifee
+from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.pubsub.utils import safe_bytes_from_hex
 from libp2p.pubsub.validators import PUBSUB_SIGNING_PREFIX
+from libp2p.utils.varint import encode_uvarint
 
 from p2pcity.crypto.keys import verify
 from p2pcity.errors import DecodeError
@@ -34,6 +37,7 @@ INBOUND_RPC_BYTES_MAX: Final = 4 << 20
 # batches a second from each of a dozen nodes needs more. Up to 64 KiB each: 32 MiB at worst.
 OUTBOUND_QUEUE_MAX: Final = 512
 BACK_OFF_S_MAX: Final = 60
+_WRITE_BYTES_MAX: Final = 64 * 1024
 _STREAMS_PER_PEER_MAX: Final = 2
 _PUBLISHED_PER_RPC_MAX: Final = 1024
 _SUBSCRIPTIONS_PER_RPC_MAX: Final = 32
@@ -77,9 +81,11 @@ class CityGossipSub(GossipSub):
         # this node's own messages.
         super().__init__(
             protocols=[PROTOCOL_ID_V11],
-            degree=8,
-            degree_low=6,
-            degree_high=12,
+            # Each node gets as many copies of a message as it has peers in the mesh: with 8, a
+            # city of twelve nodes is a full mesh, and two fifths of its work were copies.
+            degree=4,
+            degree_low=3,
+            degree_high=6,
             heartbeat_interval=1,
             heartbeat_initial_delay=0.5,
             gossip_window=5,
@@ -105,9 +111,14 @@ class CityGossipSub(GossipSub):
         rpc = rpc_pb2.RPC(publish=[pubsub_msg])
         origin = ID(pubsub_msg.from_id)
         for peer in self._get_peers_to_send(pubsub_msg.topicIDs, msg_forwarder, origin):
-            if peer in self.pubsub.peers:
+            queue = self.pubsub.peer_queues.get(peer)
+            if queue is None:
+                continue
+            # One object for all: it is put into bytes once.
+            if queue.push(rpc):
                 self._counters.sent += 1
-                self.send_rpc(peer, rpc)
+            else:
+                self._handle_dropped_rpc(peer, rpc, "queue_full")
 
     async def emit_control_message(self, control_msg: rpc_pb2.ControlMessage, to_peer: ID) -> None:
         """Send a control message, without the signed peer record that nobody here reads."""
@@ -198,6 +209,8 @@ class CityPubsub(Pubsub):
         self._on_message = on_message
         self._on_fault = on_fault
         self._reading: dict[ID, int] = {}
+        # The RPC that was put into bytes last: a message goes to all peers of the mesh.
+        self._encoded = (rpc_pb2.RPC(), b"")
         self._forwarders: dict[ID, TokenBucket] = {}
         self._origins: dict[bytes, TokenBucket] = {}
 
@@ -238,6 +251,30 @@ class CityPubsub(Pubsub):
         if queue is not None:
             queue._queue.max_size = OUTBOUND_QUEUE_MAX
 
+    async def handle_sending_messages(
+        self, peer_id: ID, stream: INetStream, queue: RpcQueue
+    ) -> None:
+        """Write what is queued for a peer until the queue or the stream ends."""
+        assert isinstance(stream, NetStream)
+        try:
+            while (rpc := await queue.pop()) is not None:
+                frames = [self._encode(rpc)]
+                size = len(frames[0])
+                while len(queue) and size < _WRITE_BYTES_MAX:
+                    following = await queue.pop()
+                    if following is not None:
+                        frames.append(self._encode(following))
+                        size += len(frames[-1])
+                await stream.muxed_stream.write(b"".join(frames))
+        except BaseLibp2pError:
+            self._handle_dead_peer(peer_id)
+
+    def _encode(self, rpc: rpc_pb2.RPC) -> bytes:
+        if rpc is not self._encoded[0]:
+            data = rpc.SerializeToString()
+            self._encoded = (rpc, encode_uvarint(len(data)) + data)
+        return self._encoded[1]
+
     async def stream_handler(self, stream: INetStream) -> None:
         """Read a peer's stream until it ends. Whatever goes wrong costs the peer, not the node."""
         peer_id = stream.muxed_conn.peer_id
@@ -262,8 +299,9 @@ class CityPubsub(Pubsub):
         """Take RPCs from `stream`, one after the other; raises what the bytes provoke."""
         peer_id = stream.muxed_conn.peer_id
         reader = VarintReader(self.max_inbound_rpc_size)
-        while chunk := await stream.read():
-            for frame in reader.feed(chunk):
+        assert isinstance(stream, NetStream)
+        while True:
+            for frame in reader.feed(await stream.muxed_stream.read()):
                 rpc = rpc_pb2.RPC()
                 rpc.ParseFromString(frame)
                 await self._take(peer_id, rpc)
@@ -295,7 +333,7 @@ class CityPubsub(Pubsub):
         if not bucket.take(now_s):
             self.counters.rate_limited += 1
             return False
-        if message.from_id == self.my_id.to_bytes():
+        if message.from_id == self.my_id.to_bytes() or self._is_msg_seen(message):
             return False
         if not self._is_allowed(ID(message.from_id).to_base58()):
             # Maybe a member that we have not heard of yet: no blame.

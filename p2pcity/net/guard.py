@@ -1,29 +1,25 @@
-"""What stands between libp2p 0.8.1 and the world: sockets, yamux and multistream with bounds.
+"""What stands between libp2p 0.8.1 and the world: sockets and multistream with bounds.
 
 Found by measuring: reads of two bytes at a time, a token of the inbound limiter that is kept
-until shutdown for every connection ever accepted, a receive window that nobody enforces,
-multistream lines of any length, `close()` that hangs on a stalled link, and a window update for
-each read, which doubles the frames of a node that hears many short messages.
+until shutdown for every connection ever accepted, multistream lines of any length, and
+`close()` that hangs on a stalled link.
 """
 
+import os
 import socket
 from collections import OrderedDict
+from contextlib import suppress
 from typing import Final
 
 import trio
-from libp2p.abc import IMuxedConn, IRawConnection, ISecureConn
-from libp2p.custom_types import THandler, TProtocol
+from libp2p.abc import IRawConnection
+from libp2p.custom_types import THandler
 from libp2p.io.abc import ReadWriteCloser
-from libp2p.io.exceptions import IOException
+from libp2p.io.exceptions import ConnectionClosedError, IOException
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
-from libp2p.peer.id import ID
 from libp2p.protocol_muxer.exceptions import MultiselectCommunicatorError
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
-from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
-from libp2p.stream_muxer.yamux import yamux
-from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_PROTOCOL
-from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 from libp2p.transport.tcp.tcp import TCP, TCPListener
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it has no stubs
@@ -71,7 +67,14 @@ class SocketStream(TrioTCPStream):
         return piece
 
     async def _receive(self) -> bytes:
-        data = await super().read(_READ_BYTES)
+        # Without the library's lock: a connection has one reader, and a lock costs a turn of
+        # the scheduler.
+        try:
+            data = bytes(await self.stream.receive_some(_READ_BYTES))
+        except trio.BrokenResourceError as error:
+            raise ConnectionClosedError(f"reset by the peer: {error}") from error
+        except trio.ClosedResourceError:
+            data = b""
         self.bytes_in += len(data)
         self.heard_s = trio.current_time()
         if self._budget is not None:
@@ -84,9 +87,32 @@ class SocketStream(TrioTCPStream):
         return data
 
     async def write(self, data: bytes) -> None:
-        """Send all of `data`; raises ConnectionClosedError when the connection is gone."""
-        await super().write(data)
+        """Send all of `data`; raises ConnectionClosedError when the connection is gone.
+
+        One at a time. What the kernel takes at once goes without a turn of the scheduler. A write
+        that is cancelled half way ends the connection, which is of no use after it.
+        """
+        sent = self._send_now(data)
         self.bytes_out += len(data)
+        if sent == len(data):
+            return
+        is_whole = False
+        try:
+            await self.stream.send_all(memoryview(data)[sent:])
+            is_whole = True
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ConnectionClosedError(f"the connection is gone: {error}") from error
+        finally:
+            if not is_whole:
+                self.abort()
+
+    def _send_now(self, data: bytes) -> int:
+        try:
+            return os.write(self.stream.socket.fileno(), data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise ConnectionClosedError(f"the connection is gone: {error}") from error
 
     async def close(self) -> None:
         """Close the socket."""
@@ -106,7 +132,9 @@ class SocketStream(TrioTCPStream):
         self._closed.set()
         if is_stalled and self.stream.socket.fileno() >= 0:
             linger = b"\x01\x00\x00\x00" + bytes(4)
-            self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            # One that the kernel has given up already has nothing left to drop.
+            with suppress(OSError):
+                self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.stream.socket.close()
 
     @property
@@ -178,67 +206,6 @@ async def _run_handler(
         cancel_scope.cancel()
 
 
-class GuardedYamux(Yamux):
-    """Yamux that cannot be filled with bytes nobody reads, and whose errors stay its own."""
-
-    unread_bytes_max: int = 24 * 1024 * 1024
-
-    async def start(self) -> None:
-        """Run the connection until it ends."""
-        try:
-            await super().start()
-        except Exception as error:  # noqa: BLE001
-            # A task's root: the library's service would take the whole host down with it.
-            socket_stream(self.secured_conn).abort()
-            self.event_shutting_down.set()
-            self.event_closed.set()
-            self.failure = f"{type(error).__name__}: {error}"
-
-    async def _read_data_body(self, length: int) -> bytes:
-        # The library only warns when a peer exceeds its receive window. TooSlowError is what
-        # makes it close the connection instead of going on behind a frame it did not read.
-        unread = sum(map(len, self.stream_buffers.values()))
-        if unread + length > self.unread_bytes_max:
-            raise trio.TooSlowError
-        return await super()._read_data_body(length)
-
-    failure: str = ""
-
-
-class SparingStream(YamuxStream):
-    """A yamux stream that gives credit once half of its window was read, not at every read.
-
-    The peer still has the other half then, and never waits for it.
-    """
-
-    _unsaid_bytes: int = 0
-
-    async def _auto_tune_and_send_window_update(self, *, bytes_read: int = 0) -> None:
-        self._unsaid_bytes += bytes_read
-        if self._unsaid_bytes >= self._grow_threshold():
-            unsaid, self._unsaid_bytes = self._unsaid_bytes, 0
-            await super()._auto_tune_and_send_window_update(bytes_read=unsaid)
-
-
-# Yamux makes its streams by this name.
-yamux.YamuxStream = SparingStream  # type: ignore[misc]  # a class of the library, replaced
-
-
-class GuardedMuxers(MuxerMultistream):
-    """Yamux and nothing else, in our guarded form (the library names its class outright)."""
-
-    def __init__(self, negotiate_timeout: int, unread_bytes_max: int) -> None:
-        super().__init__({TProtocol(YAMUX_PROTOCOL): GuardedYamux}, negotiate_timeout)
-        self._unread_bytes_max = unread_bytes_max
-
-    async def new_conn(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
-        """Agree on yamux and return the muxed connection."""
-        protocol, _ = await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)
-        muxed = GuardedYamux(conn, peer_id, is_initiator=conn.is_initiator)
-        muxed.unread_bytes_max = self._unread_bytes_max
-        return self._annotate_connection(muxed, conn, protocol)
-
-
 class LimitedCommunicator(MultiselectCommunicator):
     """Multistream-select with short lines and few of them."""
 
@@ -259,14 +226,3 @@ class LimitedCommunicator(MultiselectCommunicator):
         if not text.endswith("\n"):
             raise MultiselectCommunicatorError("a line without an end")
         return text[:-1]
-
-
-def socket_stream(secured: ISecureConn) -> SocketStream:
-    """Return the socket under a Noise session."""
-    layer: object = secured
-    # SecureSession.conn -> NoiseTransportReadWriter.read_writer -> NoisePacketReadWriter
-    # .read_write_closer -> RawConnection.stream; attributes of libp2p 0.8.1, which is pinned.
-    for name in ("conn", "read_writer", "read_write_closer", "stream"):
-        layer = getattr(layer, name)
-    assert isinstance(layer, SocketStream)
-    return layer

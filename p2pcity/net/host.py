@@ -29,6 +29,7 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from libp2p.protocol_muxer.multiselect_client import MultiselectClient
+from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it has no stubs
@@ -38,8 +39,9 @@ from p2pcity.errors import ConfigError
 from p2pcity.net import hello
 from p2pcity.net.config import NetConfig
 from p2pcity.net.gate import Gate, GatedNoise
-from p2pcity.net.guard import GuardedMuxers, GuardedTCP, LimitedCommunicator
+from p2pcity.net.guard import GuardedTCP, LimitedCommunicator
 from p2pcity.net.links import Link, Links
+from p2pcity.net.muxing import CityMuxers, CityStream
 
 _NEGOTIATE_S: Final = 5
 _BEFORE_HELLO: Final = frozenset({hello.PROTOCOL, PING_PROTOCOL, IDENTIFY_PROTOCOL})
@@ -103,7 +105,7 @@ class CityHost(BasicHost):
         except (MultiselectClientError, trio.TooSlowError) as error:
             await reset(stream)
             raise SwarmException(f"no stream for {protocol_ids[0]}: {error}") from error
-        stream.set_protocol(protocol)
+        _name(link, stream, protocol)
         return stream
 
     async def _swarm_stream_handler(self, net_stream: INetStream) -> None:
@@ -132,7 +134,7 @@ class CityHost(BasicHost):
         if protocol is None or handler is None:
             await reset(stream)
             return
-        stream.set_protocol(protocol)
+        _name(link, stream, protocol)
         if protocol not in _BEFORE_HELLO and not await link.wait_ready():
             await reset(stream)
             return
@@ -191,7 +193,7 @@ def build_host(
     peerstore.add_key_pair(own, key_pair)
     noise = GatedNoise(key_pair, create_new_key_pair().private_key, gate)
     upgrader = TransportUpgrader({NOISE_PROTOCOL: noise}, {}, _NEGOTIATE_S)
-    upgrader.muxer_multistream = GuardedMuxers(_NEGOTIATE_S, config.unread_bytes_max)
+    upgrader.muxer_multistream = CityMuxers(_NEGOTIATE_S, config.unread_bytes_max)
     tcp = GuardedTCP(config.handshakes_max)
     swarm = CitySwarm(
         own,
@@ -257,6 +259,14 @@ def check_port(text: str) -> None:
                 f"cannot listen on {host} port {port}: {error.strerror}",
                 remedy="Listen on an address of this machine and a port that the user may use.",
             ) from error
+
+
+def _name(link: Link, stream: INetStream, protocol: TProtocol) -> None:
+    stream.set_protocol(protocol)
+    if protocol == PROTOCOL_ID_V11:
+        assert isinstance(stream, NetStream)
+        assert isinstance(stream.muxed_stream, CityStream)
+        link.note_gossip(stream.muxed_stream)
 
 
 async def reset(stream: INetStream) -> None:

@@ -1,21 +1,24 @@
 """One connection each, and which of several to a peer is the one in use."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
 
 import trio
-from libp2p.abc import INetConn, ISecureConn
+from libp2p.abc import INetConn
 from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.rcmgr import Direction
 
-from p2pcity.net.guard import SocketStream, socket_stream
+from p2pcity.net.guard import SocketStream
+from p2pcity.net.muxing import CityStream, CityYamux
 from p2pcity.net.peers import Traffic
 from p2pcity.net.streams import KeptStream, RequestStream
 from p2pcity.wire.hello import Hello
 
 # A link that was not heard for this long gives way to a new one at once.
 _QUIET_S: Final = 1.5
+_NO_TRAFFIC: Final = Traffic(0, 0)
 
 
 @dataclass(eq=False, slots=True)
@@ -43,6 +46,9 @@ class Link:
     requests: dict[str, RequestStream] = field(default_factory=dict)
     streams_open: int = 0
     rtt_ms: float | None = None
+    pinged_s: float = -math.inf
+    _gossip: list[CityStream] = field(default_factory=list)
+    _gossip_before: Traffic = _NO_TRAFFIC
 
     def close(self, reason: str, *, is_stalled: bool = False) -> None:
         """End the connection at once, by closing the socket underneath.
@@ -65,19 +71,30 @@ class Link:
         """All kept streams."""
         return (*self.lanes.values(), *(stream.kept for stream in self.requests.values()))
 
+    def note_gossip(self, stream: CityStream) -> None:
+        """Count the bytes of a gossip stream, each way has its own, until the connection ends."""
+        ended = [known for known in self._gossip if known.closed]
+        self._gossip = [known for known in self._gossip if not known.closed] + [stream]
+        self._gossip_before = _sum([self._gossip_before, *(known.traffic for known in ended)])
+
     @property
     def traffic(self) -> dict[str, Traffic]:
-        """The bytes of each kept stream by its name; `rest` is all else on the connection.
+        """The bytes of gossip and of each kept stream by its name; `rest` is all else.
 
-        That is gossip, hello, and what yamux and Noise add.
+        That is hello, and what yamux and Noise add.
         """
         kept = {**self.lanes, **{name: stream.kept for name, stream in self.requests.items()}}
-        named = {name: Traffic(stream.bytes_in, stream.bytes_out) for name, stream in kept.items()}
+        gossip = _sum([self._gossip_before, *(stream.traffic for stream in self._gossip)])
+        named = {"gossip": gossip, **{name: stream.traffic for name, stream in kept.items()}}
         rest = Traffic(
             self.socket.bytes_in - sum(traffic.bytes_in for traffic in named.values()),
             self.socket.bytes_out - sum(traffic.bytes_out for traffic in named.values()),
         )
         return {**named, "rest": rest}
+
+
+def _sum(traffic: Sequence[Traffic]) -> Traffic:
+    return Traffic(sum(item.bytes_in for item in traffic), sum(item.bytes_out for item in traffic))
 
 
 class Links:
@@ -98,8 +115,7 @@ class Links:
         if link is not None:
             return link
         swarm_conn = cast(SwarmConn, conn)
-        secured = cast(ISecureConn, getattr(swarm_conn.muxed_conn, "secured_conn"))  # noqa: B009
-        socket = socket_stream(secured)
+        socket = cast(CityYamux, swarm_conn.muxed_conn).session.socket
         if swarm_conn.is_closed or socket.is_closed:
             return None
         address = socket.get_remote_address()

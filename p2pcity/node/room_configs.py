@@ -8,6 +8,7 @@ from p2pcity.raft.config import RaftConfig
 
 # A tick is half a heartbeat, so that the random part of the election time-out has fine steps.
 _TICKS_PER_HEARTBEAT = 2
+_PINGS_PER_SILENCE = 3
 
 
 def admission_config(section: AdmissionSection) -> AdmissionConfig:
@@ -36,6 +37,7 @@ def net_config(section: NetSection) -> NetConfig:
         has_mdns=section.mdns,
         connections_max=section.connections_max,
         silence_s=section.silence_ms / 1000,
+        ping_interval_s=min(1.0, section.silence_ms / 1000 / _PINGS_PER_SILENCE),
     )
 
 

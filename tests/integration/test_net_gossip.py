@@ -78,6 +78,10 @@ async def test_the_largest_message_passes() -> None:
         await wait_mesh(places)
         await places[0].network.publish(bytes(GOSSIP_BYTES_MAX))
         await places[1].wait_until(lambda: bool(places[1].gossip))
+        [sender], [receiver] = (place.network.peers() for place in places)
+        assert sender.traffic["gossip"].bytes_out > GOSSIP_BYTES_MAX
+        assert receiver.traffic["gossip"].bytes_in > GOSSIP_BYTES_MAX
+        assert receiver.traffic["rest"].bytes_in < GOSSIP_BYTES_MAX // 10
         assert places[1].gossip[0] == (places[0].id, bytes(GOSSIP_BYTES_MAX))
 
 

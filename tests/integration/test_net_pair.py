@@ -12,8 +12,8 @@ import trio
 from p2pcity.errors import ConfigError, DecodeError, RemoteError, Unavailable
 from p2pcity.net import hello as hello_exchange
 from p2pcity.net.config import LaneConfig
-from p2pcity.net.guard import SparingStream
 from p2pcity.net.links import Link
+from p2pcity.net.muxing import CityStream
 from tests.net_case import (
     DEADLINE_S,
     Place,
@@ -87,9 +87,9 @@ async def test_messages_keep_their_order_on_a_lane() -> None:
 
 async def test_short_messages_bring_no_window_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Credit comes back for half of a window at a time, and before the sender has none left."""
-    real, credits_ = SparingStream.send_window_update, []
+    real, credits_ = CityStream.send_window_update, []
 
-    async def send(self: SparingStream, increment: int, skip_lock: bool = False) -> None:
+    async def send(self: CityStream, increment: int, skip_lock: bool = False) -> None:
         credits_.append(increment)
         await real(self, increment, skip_lock)
 
@@ -98,7 +98,7 @@ async def test_short_messages_bring_no_window_updates(monkeypatch: pytest.Monkey
     async with running(*places):
         await connect_all(places)
         one, two = places
-        monkeypatch.setattr(SparingStream, "send_window_update", send)
+        monkeypatch.setattr(CityStream, "send_window_update", send)
         for number in range(1, 201):
             assert two.network.send(one.id, "control", b"vote")
             await one.wait_until(partial(has_heard, one, number))
