@@ -134,6 +134,11 @@ class Admission:
             return verdict, examined
         return verdict, None
 
+    def note_applied(self, carried: Carried) -> None:
+        """Remember a transaction that a block brought: its copies need no second look."""
+        if not self._seen.has_id(carried.transaction.id):
+            self._seen.accept(carried.digest, carried.transaction.id)
+
     def forget(self, carried: Carried) -> None:
         """Take an accept back: the transaction found no room and may come again."""
         self._seen.forget(carried.transaction.id)

@@ -1,4 +1,4 @@
-"""Anti-entropy: once a second each peer is asked for the admissions this node has not seen."""
+"""Anti-entropy: each second a few peers, in turn, are asked for the admissions not seen here."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -26,6 +26,8 @@ from p2pcity.wire.sync import (
 
 _FETCH_BYTES_MAX = 1024 * 1024
 _DEADLINE_S = 5.0
+PEERS_A_ROUND = 4
+"""What one lacks four others have too, unless it is new: then the next round brings it."""
 # Ignored for lack of room here, not for what they are: asked for again.
 _NO_ROOM = frozenset(("peer-quota", "author-quota", "queue-full"))
 
@@ -59,6 +61,7 @@ class AntiEntropy:
         self._period_s = period_s
         self._sync = PendingSync()
         self._asking: set[str] = set()
+        self._asked: dict[str, None] = {}
         self.fetched_count = 0
 
     async def run(self) -> None:
@@ -66,10 +69,21 @@ class AntiEntropy:
         async with trio.open_nursery() as nursery:
             while True:
                 await trio.sleep(self._period_s)
-                for info in self._network.peers():
-                    if info.is_connected and info.peer not in self._asking:
-                        self._asking.add(info.peer)
-                        nursery.start_soon(self._ask, info.peer)
+                for peer in self._next():
+                    self._asking.add(peer)
+                    nursery.start_soon(self._ask, peer)
+
+    def _next(self) -> list[str]:
+        """Those whose turn it is: the ones that were asked longest ago."""
+        peers = [info.peer for info in self._network.peers() if info.is_connected]
+        # A new one first; a dictionary keeps its order, so whoever is asked goes to its end.
+        waiting = [peer for peer in peers if peer not in self._asked]
+        waiting += [peer for peer in self._asked if peer in peers]
+        chosen = [peer for peer in waiting if peer not in self._asking][:PEERS_A_ROUND]
+        for peer in chosen:
+            self._asked.pop(peer, None)
+            self._asked[peer] = None
+        return chosen
 
     async def _ask(self, peer: str) -> None:
         try:
@@ -118,6 +132,7 @@ class AntiEntropy:
     def forget(self, peer: str) -> None:
         """Ask `peer` from its beginning the next time."""
         self._sync.forget(peer)
+        self._asked.pop(peer, None)
 
     async def answer(self, data: bytes) -> bytes:
         """Answer one question of a peer; raises DecodeError for what is no question."""

@@ -92,6 +92,7 @@ class ApplyLoop:
         known = await self._examined([item for _, item in pairs if isinstance(item, Block)])
         applied = await self._stored(pairs, known)
         self._applied = entries[-1].index
+        self._intake.note_applied(applied)
         self._on_applied(applied, self._applied)
 
     async def _stored(

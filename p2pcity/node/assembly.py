@@ -227,7 +227,9 @@ class Parts:
             reoffer_s=_REOFFER_S,
             moments=self.moments,
         )
-        self.gossiping = Gossiping(network=self.network, intake=self.intake, moments=self.moments)
+        self.gossiping = Gossiping(
+            network=self.network, mempool=self.mempool, intake=self.intake, moments=self.moments
+        )
         log, thread = self.stores.raft_log, self.stores.reader_thread
         self.entry_serving = EntryServing(raft_log=log, thread=thread, on_damage=self._on_damage)
         self.feeding = FeedingLoop(
@@ -254,6 +256,7 @@ class Parts:
             own=self.introduction.status_answer,
             now_ms=self.now_ms,
             clocks=self.ordering.clock_rule.clocks,
+            is_voter=lambda peer: self.ordering.raw_node.configuration.is_voter(peer),
             on_answer=self.standing.said,
             moments=self.moments,
         )

@@ -15,7 +15,7 @@ from p2pcity.wire import sync as sync_wire
 from p2pcity.wire.limits import BLOCK_BYTES_MAX
 from p2pcity.wire.sync import EntriesAnswer, EntriesQuery
 
-_PERIOD_S: Final = 0.1
+_PERIOD_S: Final = 0.25
 _DEADLINE_S: Final = 10.0
 # Entries that are taken and not yet on disk: beyond, nothing more is asked for.
 _UNSAVED_MAX: Final = 1_024

@@ -32,6 +32,7 @@ Lane = Literal["control", "bulk"]
 Send = Callable[[str, Lane, bytes], bool]
 # A disk that stands still for so many election time-outs: the core is left alone until it answers.
 _DEAF_ELECTIONS = 10
+_LEARNER_TICKS = 4
 _COMMIT_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -90,7 +91,7 @@ class OrderingLoop:
         self._has_same_log = has_same_log
         self._raft_log = raft_log
         self._writer = writer
-        self._tick_s = tick_s
+        self._own_id, self._tick_s = config.id, tick_s
         self._election_s = config.election_ticks * tick_s
         self._save_began_s: float | None = None
         self._is_hang_told = False
@@ -135,6 +136,11 @@ class OrderingLoop:
         # What the core would say waits for the disk: without an end to it, it would pile up.
         # And one that broke its promises must make no new ones.
         return self.hang_s > _DEAF_ELECTIONS * self._election_s or self._is_barred()
+
+    @property
+    def _may_lead(self) -> bool:
+        # One that is being removed leads until that is committed.
+        return self.raw_node.is_leader or self.raw_node.configuration.is_voter(self._own_id)
 
     async def wait_leader(self, peer: str) -> None:
         """Return when `peer` leads, as far as this node knows."""
@@ -222,17 +228,20 @@ class OrderingLoop:
 
     async def _tick(self) -> None:
         # One tick a turn, however long the process was stopped: a burst of ticks after a pause
-        # would start an election that the clock of the others does not call for.
+        # would start an election that the clock of the others does not call for. Who does not
+        # vote starts none, and need not wake up as often.
         while True:
-            await trio.sleep(self._tick_s)
+            ticks = 1 if self._may_lead else _LEARNER_TICKS
+            await trio.sleep(ticks * self._tick_s)
             self.last_tick_s = trio.current_time()
             if self.hang_s and not self._is_hang_told:
                 self._is_hang_told = True
                 _logger.warning("disk_hangs", reason="a write to the segment log does not end")
             if not self._is_deaf:
-                self.raw_node.tick()
+                for _ in range(ticks):
+                    self.raw_node.tick()
+                    self.steward.tick()
                 self._keep_clock_rule()
-                self.steward.tick()
                 self.wake()
 
     def _send(self, receiver: str, message: Message) -> None:

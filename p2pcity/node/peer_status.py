@@ -1,4 +1,7 @@
-"""What the peers say of themselves: height, applied index and clock, asked every few seconds."""
+"""What the peers say of themselves: height, applied index and clock, asked every few seconds.
+
+Voters each time, for their clocks and promises; of the others a part, in turn.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +18,9 @@ from p2pcity.wire.sync import StatusAnswer, StatusQuery
 
 _PERIOD_S = 2.0
 _DEADLINE_S = 2.0
+# Each of the others is asked within so many rounds; a few of them in each, if there are as many.
+_ROUNDS_MAX = 4
+_OTHERS_MIN = 3
 
 _logger = structlog.get_logger("p2pcity.node.peer_status")
 
@@ -29,6 +35,7 @@ class PeerStatus:
         own: Callable[[], StatusAnswer],
         now_ms: Callable[[], int],
         clocks: Clocks,
+        is_voter: Callable[[str], bool],
         on_answer: Callable[[str, StatusAnswer], None],
         moments: Moments,
     ) -> None:
@@ -36,9 +43,11 @@ class PeerStatus:
         self._own = own
         self._now_ms = now_ms
         self._clocks = clocks
+        self._is_voter = is_voter
         self._on_answer = on_answer
         self._moments = moments
         self._answers: dict[str, StatusAnswer] = {}
+        self._asked: dict[str, None] = {}
         self._clock_offsets_ms: dict[str, int] = {}
 
     def of(self, peer: str) -> StatusAnswer | None:
@@ -56,16 +65,28 @@ class PeerStatus:
     def forget(self, peer: str) -> None:
         """Drop what a peer said that is no longer connected."""
         self._answers.pop(peer, None)
+        self._asked.pop(peer, None)
         self._clock_offsets_ms.pop(peer, None)
 
     async def run(self) -> None:
         """Ask for as long as the node runs."""
         while True:
             async with trio.open_nursery() as nursery:
-                for info in self._network.peers():
-                    if info.is_connected:
-                        nursery.start_soon(self._ask, info.peer)
+                for peer in self._next():
+                    nursery.start_soon(self._ask, peer)
             await trio.sleep(_PERIOD_S)
+
+    def _next(self) -> list[str]:
+        """All voters, and of the others those that were asked longest ago."""
+        peers = [info.peer for info in self._network.peers() if info.is_connected]
+        others = [peer for peer in peers if not self._is_voter(peer)]
+        waiting = [peer for peer in others if peer not in self._asked]
+        waiting += [peer for peer in self._asked if peer in others]
+        turn = waiting[: max(_OTHERS_MIN, -(-len(others) // _ROUNDS_MAX))]
+        for peer in turn:
+            self._asked.pop(peer, None)
+            self._asked[peer] = None
+        return [*(peer for peer in peers if self._is_voter(peer)), *turn]
 
     async def _ask(self, peer: str) -> None:
         asked_ms, asked_steady_ms = self._now_ms(), self._clocks.steady_ms()

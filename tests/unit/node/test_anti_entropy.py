@@ -9,7 +9,7 @@ from trio.testing import MockClock
 from p2pcity.admission.admission import AdmissionConfig
 from p2pcity.errors import DecodeError, Unavailable
 from p2pcity.mempool.mempool import MempoolConfig
-from p2pcity.node.anti_entropy import AntiEntropy
+from p2pcity.node.anti_entropy import PEERS_A_ROUND, AntiEntropy
 from p2pcity.wire import sync as sync_wire
 from p2pcity.wire.limits import SYNC_IDS_MAX
 from p2pcity.wire.sync import (
@@ -125,6 +125,27 @@ async def test_what_this_node_lacks_comes_once(
     assert pair.lacking == set()
     assert pair.near.anti_entropy.fetched_count == 5
     assert {peer for _, peer in pair.near.admitted} == {"far"}
+
+
+async def test_of_many_peers_a_few_are_asked_a_round_and_all_in_turn(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    pair = Pair(Peer("near"), Peer("far"))
+    names = [f"peer{number}" for number in range(10)]
+    network = pair.near.network
+    network.connected = names
+    nursery.start_soon(pair.near.anti_entropy.run)
+    await trio.sleep(1.5)
+    assert len(network.asked) == PEERS_A_ROUND
+    await trio.sleep(4)
+    for begin in range(0, 5 * PEERS_A_ROUND, PEERS_A_ROUND):
+        asked = {peer for peer, _, _ in network.asked[begin : begin + PEERS_A_ROUND]}
+        assert asked == set((names * 2)[begin : begin + PEERS_A_ROUND])
+    # A new one, and one that comes back, are asked next.
+    network.connected = ["new", *names]
+    pair.near.anti_entropy.forget("peer9")
+    await trio.sleep(1)
+    assert {"new", "peer9"} < {peer for peer, _, _ in network.asked[-PEERS_A_ROUND:]}
 
 
 async def test_what_was_missed_while_cut_off_comes_later(

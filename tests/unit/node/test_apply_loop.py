@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 import trio
 
-from p2pcity.errors import DivergedError, Unavailable
+from p2pcity.errors import DecodeError, DivergedError, Unavailable
 from p2pcity.ledger.segment_log import SegmentLog
 from p2pcity.ledger.views_store import ViewsStore
 from p2pcity.ledger.writer import WriterThread
+from p2pcity.node import intake as intake_module
 from p2pcity.node.apply_loop import ApplyLoop, ended_ids, settled
 from p2pcity.node.waiting import Settled
 from p2pcity.ordering.apply import AppliedBlock
 from p2pcity.wire.raft import Entry, HardState
+from p2pcity.wire.transaction import Carried
 from tests.chain_case import NOW_MS, STRANGER
 from tests.node_case import DEADLINE_S, Door, append, ids, make_log, open_views
 from tests.views_case import harmed
@@ -56,6 +58,26 @@ async def case(directory: Path) -> Any:
     await case.writer.close()
     case.views.close()
     case.log.close()
+
+
+async def test_copies_of_what_a_block_brought_need_no_second_look(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carried = [case.chain.carried() for _ in range(3)]
+    case.chain.add(*carried)
+    await case.apply_all()
+    examined: list[Sequence[bytes]] = []
+    real = intake_module.examine_all
+
+    def examine_all(network: bytes, items: Sequence[bytes]) -> list[Carried | DecodeError]:
+        examined.append(items)
+        return real(network, items)
+
+    monkeypatch.setattr(intake_module, "examine_all", examine_all)
+    judged = await case.intake.admit([item.data for item in carried], "peer")
+    assert {item.verdict.reason for item in judged} == {"duplicate"}
+    assert examined == [[]]
+    assert len(case.mempool) == 0
 
 
 async def test_committed_entries_are_applied_in_order_and_told_once(case: Case) -> None:

@@ -8,6 +8,7 @@ import trio
 import trio.testing
 
 from p2pcity.admission.verdict import make_verdict
+from p2pcity.mempool.mempool import Mempool
 from p2pcity.net.network import Network
 from p2pcity.node.forwarding import Forwarding
 from p2pcity.node.gossiping import Gossiping
@@ -50,7 +51,7 @@ async def test_only_a_rejected_transaction_is_blamed_on_the_peer(
     peers, judge = Peers(), Judge(reason)
     network, intake = cast(Network, peers), cast(Intake, judge)
     moments = Moments(lambda: 0)
-    gossiping = Gossiping(network=network, intake=intake, moments=moments)
+    gossiping = Gossiping(network=network, mempool=Mempool(), intake=intake, moments=moments)
     parts: dict[str, Any] = {"mempool": None, "leader": lambda: None, "own_id": "", "reoffer_s": 1}
     parts["moments"] = moments
     async with trio.open_nursery() as nursery:

@@ -7,7 +7,7 @@ from p2pcity.errors import Unavailable
 from p2pcity.node.gossiping import Gossiping
 from p2pcity.wire import gossip as gossip_wire
 from p2pcity.wire.limits import GOSSIP_BYTES_MAX, GOSSIP_MESSAGES_PER_SECOND_MAX
-from p2pcity.wire.transaction import Carried
+from p2pcity.wire.transaction import Carried, decode_carried
 from tests.node_case import Door, HandNetwork, ids
 
 
@@ -16,11 +16,22 @@ class Case(Door):
         super().__init__()
         self.network = HandNetwork("a")
         self.gossiping = Gossiping(
-            network=self.network.typed, intake=self.intake, moments=self.moments
+            network=self.network.typed,
+            mempool=self.mempool,
+            intake=self.intake,
+            moments=self.moments,
         )
 
-    def large(self, size: int) -> Carried:
-        return self.chain.carried(self.chain.event(data="x" * size), self.chain.event(data="y"))
+    def large(self, size: int = 30_000) -> Carried:
+        """A transaction in the mempool; three of 30,000 bytes are more than a message."""
+        made = self.chain.carried(self.chain.event(data="x" * size), self.chain.event(data="y"))
+        self.mempool.add(made, self.now_ms)
+        return made
+
+    def sent(self) -> list[bytes]:
+        """The ids of all that was published, in order."""
+        batches = map(gossip_wire.decode_batch, self.network.published)
+        return [decode_carried(item).transaction.id for batch in batches for item in batch]
 
 
 async def test_out_goes_what_fits_at_the_pace_of_the_protocol(
@@ -28,7 +39,7 @@ async def test_out_goes_what_fits_at_the_pace_of_the_protocol(
 ) -> None:
     case = Case()
     nursery.start_soon(case.gossiping.run)
-    carried = [case.large(30_000) for _ in range(8)]
+    carried = [case.large() for _ in range(8)]
     case.gossiping.offer(carried)
     begin_s = trio.current_time()
     await wait_all_tasks_blocked()
@@ -42,18 +53,53 @@ async def test_out_goes_what_fits_at_the_pace_of_the_protocol(
     assert [item for batch in batches for item in batch] == [item.data for item in carried]
 
 
+async def test_a_long_run_of_small_ones_goes_in_few_messages(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """The first go at once; then two messages a second at most, whatever is offered."""
+    case = Case()
+    nursery.start_soon(case.gossiping.run)
+    offered = []
+    for _ in range(200):
+        offered.append(case.large(10))
+        case.gossiping.offer(offered[-1:])
+        await trio.sleep(0.1)
+    await trio.sleep(1)
+    assert case.sent() == ids(offered)
+    assert 10 < case.gossiping.messages_out <= 10 + 2 * 22
+
+
+async def test_what_was_applied_meanwhile_stays_here(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    case = Case()
+    nursery.start_soon(case.gossiping.run)
+    for _ in range(20):
+        case.gossiping.offer([case.large(10)])
+        await trio.sleep(0.06)
+    before = len(case.sent())
+    applied, kept = case.large(10), case.large(10)
+    case.gossiping.offer([applied, kept])
+    case.mempool.remove(ids([applied]))
+    await trio.sleep(1)
+    assert ids([kept])[0] in case.sent()[before:]
+    assert ids([applied])[0] not in case.sent()
+
+
 async def test_a_backlog_beyond_the_bound_is_dropped_and_counted(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     case = Case()
-    case.gossiping.offer([case.large(30_000) for _ in range(20)])
-    assert case.gossiping.dropped_out == 12
+    offered = [case.large() for _ in range(160)]
+    case.gossiping.offer(offered)
+    kept = 160 - case.gossiping.dropped_out
+    assert 0 < kept * 30_000 <= 4 * 1024 * 1024 < (kept + 1) * 31_000
     nursery.start_soon(case.gossiping.run)
-    await trio.sleep(5)
-    assert case.gossiping.messages_out == 4
-    case.gossiping.offer([case.large(30_000)])
-    await trio.sleep(1)
-    assert case.gossiping.messages_out == 5
+    await trio.sleep(10)
+    assert case.sent() == ids(offered[:kept])
+    case.gossiping.offer([case.large()])
+    await trio.sleep(2)
+    assert len(case.sent()) == kept + 1
 
 
 async def test_in_comes_what_peers_say() -> None:
