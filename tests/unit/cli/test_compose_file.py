@@ -58,7 +58,7 @@ def test_the_image_and_the_files_name_one_user() -> None:
 def test_larger_networks_are_asked_less_often() -> None:
     many = [f"node{number}" for number in range(1, 13)]
     text = compose_text(many, user=None, has_prometheus=False)
-    assert services(text)["node12"]["healthcheck"]["interval"] == "12s"
+    assert services(text)["node12"]["healthcheck"]["interval"] == "36s"
     assert generated()["node1"]["healthcheck"]["interval"] == "5s"
 
 
