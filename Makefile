@@ -76,12 +76,13 @@ test-interop: $(READY)
 	cd tests/interop && npm ci --no-audit --no-fund --loglevel=error
 	$(BIN)/python -m pytest -q -m interop tests/interop $(ARGS)
 
-# -rsP: what was measured, and why something was skipped.
+# -rsP: what was measured, and why something was skipped. SHORT=1: what CI has time for.
 test-systemd: $(READY)
-	$(BIN)/python -m pytest -q -rsP -m systemd tests/systemd $(ARGS)
+	$(BIN)/python -m pytest -q -rsP -m "systemd$(if $(SHORT), and short)" tests/systemd $(ARGS)
 
 test-compose: $(READY)
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -q -rsP -m "compose and not long" tests/compose $(ARGS)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -q -rsP \
+		-m "compose and not long$(if $(SHORT), and short)" tests/compose $(ARGS)
 
 # Its Python is the one of this environment: it must be that of the image's base.
 wheelhouse: $(READY)

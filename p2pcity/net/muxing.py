@@ -68,7 +68,7 @@ class CityStream(YamuxStream):
 
         Raises what `take` raises, MuxedStreamEOF at the end, or MuxedStreamReset.
         """
-        if self.conn.stream_buffers.get(self.stream_id):
+        while self.conn.stream_buffers.get(self.stream_id):
             take(await self.read())
         self._take = take
         try:
@@ -146,7 +146,8 @@ class CityStream(YamuxStream):
             start += len(piece)
 
     async def _wait_window(self) -> None:
-        self._has_window = trio.Event()
+        if self._has_window.is_set():
+            self._has_window = trio.Event()
         with trio.move_on_after(_WINDOW_S):
             await self._has_window.wait()
             return

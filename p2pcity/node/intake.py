@@ -26,8 +26,8 @@ from p2pcity.wire.transaction import Carried
 RunInThread = Callable[..., Awaitable[Any]]
 """What runs a function in a worker thread under a `limiter`, as `trio.to_thread.run_sync` does."""
 
-# Up to this many are examined on the loop, for some 4 ms: on busy cores hops to threads cost half as
-# much again (measured).
+# Up to this many are examined on the loop, for some 4 ms: on busy cores hops to threads cost half
+# as much again (measured).
 _INLINE_MAX = 32
 # One hop's work; small, so that a thread that decodes does not hold the interpreter for long.
 _CHUNK = 16

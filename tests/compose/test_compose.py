@@ -48,6 +48,7 @@ def p2pcity(compose: Compose, service: str, *arguments: str) -> str:
     return compose("exec", "-T", service, "p2pcity", *arguments)
 
 
+@pytest.mark.short
 def test_it_runs_as_nobody_who_could_do_harm(compose: Compose) -> None:
     [node] = compose.containers("node1")
     shown = "{{.Config.User}} {{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}}"
@@ -55,6 +56,7 @@ def test_it_runs_as_nobody_who_could_do_harm(compose: Compose) -> None:
     assert "4710" in compose("exec", "-T", "node1", "id", "-u")
 
 
+@pytest.mark.short
 def test_the_commands_of_the_file_s_head(compose: Compose) -> None:
     assert "leader" in p2pcity(compose, "node1", "status")
     said = p2pcity(compose, "node4", "submit", "--type", "permit.granted", "--data", '{"n": 1}')
@@ -62,6 +64,7 @@ def test_the_commands_of_the_file_s_head(compose: Compose) -> None:
     assert "ready" in p2pcity(compose, "node2", "testnet", "status", "/network")
 
 
+@pytest.mark.short
 def test_nothing_is_lost_whatever_happens_to_the_containers(
     compose: Compose, network: LocalNetwork
 ) -> None:

@@ -255,3 +255,8 @@ def _is_traced(task: Path) -> bool:
         line for line in (task / "status").read_text().splitlines() if line.startswith("TracerPid:")
     ]
     return line.split()[1] != "0"
+
+
+if __name__ == "__main__":
+    # Made beforehand, so that the first test need not.
+    print(why_not() or make_tree())

@@ -113,6 +113,7 @@ def events_of(lines: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     return [line for line in lines if line.get("event") == name]
 
 
+@pytest.mark.short
 @pytest.mark.scenario("H7", tier="P", needs="root")
 def test_it_serves_when_it_is_ready_and_says_where_it_stands(node: Box) -> None:
     assert node.show(UNIT, "ActiveState") == "active"
@@ -124,6 +125,7 @@ def test_it_serves_when_it_is_ready_and_says_where_it_stands(node: Box) -> None:
     wait_status(node, UNIT, f"leader, height {height:,}, 1 of 1 orderers, lag 0")
 
 
+@pytest.mark.short
 def test_the_socket_is_for_the_group(node: Box) -> None:
     mode, group = node.run("stat", "-c", "%a %G", SOCKET).split()
     assert (mode, group) == ("660", "p2pcity")
@@ -132,6 +134,7 @@ def test_the_socket_is_for_the_group(node: Box) -> None:
     assert node.run(*OPERATOR, "--clear-groups", *status, is_checked=False) == ""
 
 
+@pytest.mark.short
 def test_keys_and_data_are_the_nodes_alone(node: Box) -> None:
     owner, mode = node.run("stat", "-c", "%u %a", "/var/lib/private/p2pcity/main").split()
     assert 61184 <= int(owner) <= 65519, "a dynamic user"
@@ -139,6 +142,7 @@ def test_keys_and_data_are_the_nodes_alone(node: Box) -> None:
     assert node.run("stat", "-c", "%U %a", "/etc/p2pcity/main/node.key").split() == ["root", "600"]
 
 
+@pytest.mark.short
 def test_the_journal_has_the_fields(node: Box) -> None:
     submit(node, "field")
     blocks = [
@@ -156,6 +160,7 @@ def test_the_journal_has_the_fields(node: Box) -> None:
     assert not {"time", "priority"} & set(fields), "the journal keeps both"
 
 
+@pytest.mark.short
 def test_reload_takes_what_it_can_and_names_the_rest(node: Box) -> None:
     path = node.root / CONFIG
     before, pid, cursor = path.read_text(), node.show(UNIT, "MainPID"), node.cursor()
@@ -180,6 +185,7 @@ def test_reload_takes_what_it_can_and_names_the_rest(node: Box) -> None:
     assert node.show(UNIT, "MainPID") == pid
 
 
+@pytest.mark.short
 def test_state_survives_a_restart_and_a_kill(node: Box) -> None:
     # Slower than this, systemd would kill it, and Result would say so.
     node.drop_in(UNIT, "stop", "[Service]\nTimeoutStopSec=10\n")
@@ -201,6 +207,7 @@ def test_state_survives_a_restart_and_a_kill(node: Box) -> None:
     assert {"before", "kill"} <= found(node)
 
 
+@pytest.mark.short
 def test_what_root_mends_is_the_nodes_again(node: Box) -> None:
     node.run("systemctl", "stop", UNIT)
     node.p2pcity("rebuild", "--config", f"/{CONFIG}")
@@ -208,6 +215,7 @@ def test_what_root_mends_is_the_nodes_again(node: Box) -> None:
     wait_status(node, UNIT, "leader, .*")
 
 
+@pytest.mark.short
 @pytest.mark.scenario("H7", tier="P", needs="root")
 def test_a_loop_that_hangs_is_restarted_and_accused(node: Box) -> None:
     restarts, cursor = with_watchdog(node), node.cursor()
@@ -241,6 +249,7 @@ def test_a_disk_that_hangs_for_long_is_restarted_and_accused(node: Box) -> None:
     assert len(json.dumps(line)) < 4096
 
 
+@pytest.mark.short
 @pytest.mark.scenario("H7", tier="P", needs="root")
 def test_a_disk_that_hangs_for_a_moment_is_an_alarm_alone(node: Box) -> None:
     restarts, cursor, pid = with_watchdog(node), node.cursor(), node.show(UNIT, "MainPID")
@@ -271,6 +280,7 @@ def submit_unheard(box: Box) -> None:
     box.run(PROGRAM, "submit", *event, "--node", SOCKET, is_checked=False)
 
 
+@pytest.mark.short
 def test_a_wrong_configuration_is_not_restarted(node: Box) -> None:
     path = node.root / CONFIG
     before = path.read_text()
@@ -285,6 +295,7 @@ def test_a_wrong_configuration_is_not_restarted(node: Box) -> None:
         path.write_text(before)
 
 
+@pytest.mark.short
 def test_three_nodes_on_one_host_are_a_network(box: Box) -> None:
     names = ("1", "2", "3")
     units = {name: f"p2pcity@{name}.service" for name in names}
