@@ -133,9 +133,10 @@ def _rejoin(places: InitPlaces, is_json: bool) -> None:
     from p2pcity.cli.rejoin import rejoin
 
     config = load(places.config).config
-    facts = rejoin(places.directory, config, config.net.announce or dialled(config.net.listen))
+    addresses = config.net.announce or dialled(config.net.listen)
+    facts = rejoin(places.directory, config, addresses)
     if is_json:
-        print_json("init", facts)
+        print_json("init", {**facts, "addresses": list(addresses)})
         return
     print_pairs([(name.replace("_", " "), value) for name, value in facts.items()])
 

@@ -47,8 +47,8 @@ def peers(
 
 
 def _print_short(rows: list[dict[str, Any]]) -> None:
-    heads = ["PEER", "MEMBER", "ROLE", "DIR", "ADDRESS", "RTT", "MESH", "IN", "OUT"]
-    heads += ["HEIGHT", "LAG", "SCORE", "STATE"]
+    heads = ["PEER", "MEMBER", "ROLE", "DIR", "ADDRESS", "RTT", "MESH", "IN/s", "OUT/s"]
+    heads += ["DUP%", "HEIGHT", "LAG", "SCORE", "STATE"]
     cells = [
         (
             f"…{row['peer'][-8:]}",
@@ -58,8 +58,9 @@ def _print_short(rows: list[dict[str, Any]]) -> None:
             _host_and_port(row["address"]),
             row["rtt_ms"],
             row["is_in_mesh"],
-            show_bytes(row["bytes_in"]),
-            show_bytes(row["bytes_out"]),
+            show_bytes(row["in_bytes_per_s"]),
+            show_bytes(row["out_bytes_per_s"]),
+            row["duplicate_percent"],
             row["height"],
             row["lag_blocks"],
             row["score"],

@@ -14,8 +14,8 @@ from p2pcity.cli.raft_changes import add, demote, promote, remove, replace, what
 from p2pcity.cli.recover import recover
 
 _HEADS: Final = (
-    *("MEMBER", "NODE", "ROLE", "VOTER", "REACHABLE", "MATCH", "TRAILS", "STATE", "CONTACT"),
-    "FSYNC-P99",
+    *("MEMBER", "NODE", "ROLE", "VOTER", "REACHABLE", "TERM", "INDEX", "APPLIED", "TRAILS"),
+    *("STATE", "CONTACT", "FSYNC-P99"),
 )
 
 
@@ -78,7 +78,9 @@ def _print(document: dict[str, Any]) -> None:
             "leader" if row["is_leader"] else row["place"],
             row["is_voter"],
             row["is_reachable"],
+            row["term"],
             row["match_index"],
+            row["applied_index"],
             row["trails"],
             row["state"],
             row["contact_ticks"],

@@ -56,8 +56,8 @@ def rejoin(directory: Path, config: Config, addresses: tuple[str, ...]) -> dict[
     return {
         "directory": str(directory),
         "peer_id": own,
+        "author_key": author.public.hex(),
         "incarnation": incarnation.hex(),
         "card": str(card),
-        "addresses": ", ".join(addresses),
         "next": f"on the leader: p2pcity raft replace --remove {own} --add node.card",
     }

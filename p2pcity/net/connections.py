@@ -233,6 +233,7 @@ class Connections:
         control = link.lanes.get("control")
         silence_s = config.silence_without_lane_s if control is None else config.silence_s
         quiet_s = now_s - link.socket.heard_s
+        link.take_sample(now_s)
         if quiet_s > silence_s:
             link.close(f"not heard for {silence_s:g} s", is_stalled=True)
         elif control is not None and (

@@ -212,6 +212,8 @@ class CityPubsub(Pubsub):
         # The RPC that was put into bytes last: a message goes to all peers of the mesh.
         self._encoded = (rpc_pb2.RPC(), b"")
         self._forwarders: dict[ID, TokenBucket] = {}
+        # Of each connected peer's messages: all, and those that were known here already.
+        self._copies: dict[ID, tuple[int, int]] = {}
         self._origins: dict[bytes, TokenBucket] = {}
 
     def add_peer(self, peer: str) -> None:
@@ -222,11 +224,17 @@ class CityPubsub(Pubsub):
         """Forget a peer that has no connection any more."""
         peer_id = ID.from_string(peer)
         self._forwarders.pop(peer_id, None)
+        self._copies.pop(peer_id, None)
         self._handle_dead_peer(peer_id)
 
     def is_in_mesh(self, peer: str) -> bool:
         """Tell whether `peer` is one that this node sends messages to directly."""
         return ID.from_string(peer) in self.gossipsub.mesh.get(self._topic, set())
+
+    def duplicate_percent(self, peer: str) -> float | None:
+        """How many in a hundred of a peer's messages were known already; None without any."""
+        total, known = self._copies.get(ID.from_string(peer), (0, 0))
+        return round(100 * known / total, 1) if total else None
 
     def is_subscribed(self, peer: str) -> bool:
         """Tell whether `peer` said that it wants the topic."""
@@ -333,7 +341,10 @@ class CityPubsub(Pubsub):
         if not bucket.take(now_s):
             self.counters.rate_limited += 1
             return False
-        if message.from_id == self.my_id.to_bytes() or self._is_msg_seen(message):
+        is_known = message.from_id == self.my_id.to_bytes() or self._is_msg_seen(message)
+        total, known = self._copies.get(peer_id, (0, 0))
+        self._copies[peer_id] = (total + 1, known + is_known)
+        if is_known:
             return False
         if not self._is_allowed(ID(message.from_id).to_base58()):
             # Maybe a member that we have not heard of yet: no blame.

@@ -1,6 +1,7 @@
 """One connection each, and which of several to a peer is the one in use."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
@@ -18,7 +19,12 @@ from p2pcity.wire.hello import Hello
 
 # A link that was not heard for this long gives way to a new one at once.
 _QUIET_S: Final = 1.5
+_SAMPLES: Final = 11
 _NO_TRAFFIC: Final = Traffic(0, 0)
+
+
+def _samples() -> deque[tuple[float, int, int]]:
+    return deque(maxlen=_SAMPLES)
 
 
 @dataclass(eq=False, slots=True)
@@ -47,6 +53,7 @@ class Link:
     streams_open: int = 0
     rtt_ms: float | None = None
     pinged_s: float = -math.inf
+    _samples: deque[tuple[float, int, int]] = field(default_factory=_samples)
     _gossip: list[CityStream] = field(default_factory=list)
     _gossip_before: Traffic = _NO_TRAFFIC
 
@@ -70,6 +77,19 @@ class Link:
     def kept(self) -> tuple[KeptStream, ...]:
         """All kept streams."""
         return (*self.lanes.values(), *(stream.kept for stream in self.requests.values()))
+
+    def take_sample(self, now_s: float) -> None:
+        """Note how many bytes there were by now, for the rates; called each second or so."""
+        self._samples.append((now_s, self.socket.bytes_in, self.socket.bytes_out))
+
+    @property
+    def bytes_per_s(self) -> tuple[float, float]:
+        """What came and went a second, lately."""
+        if len(self._samples) < 2:
+            return 0.0, 0.0
+        (begin_s, *begin), (end_s, *end) = self._samples[0], self._samples[-1]
+        passed_s = max(end_s - begin_s, 1e-3)
+        return (end[0] - begin[0]) / passed_s, (end[1] - begin[1]) / passed_s
 
     def note_gossip(self, stream: CityStream) -> None:
         """Count the bytes of a gossip stream, each way has its own, until the connection ends."""

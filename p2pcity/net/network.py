@@ -340,7 +340,7 @@ class Network:
         return shown if link is None else self._describe_link(shown, link)
 
     def _describe_link(self, shown: PeerInfo, link: Link) -> PeerInfo:
-        hello = link.hello
+        hello, pubsub = link.hello, self._pubsub
         return PeerInfo(
             peer=shown.peer,
             state=shown.state,
@@ -348,9 +348,12 @@ class Network:
             direction="out" if link.is_dialled else "in",
             address=link.address,
             rtt_ms=link.rtt_ms,
-            is_in_mesh=self._pubsub is not None and self._pubsub.is_in_mesh(link.peer),
+            is_in_mesh=pubsub is not None and pubsub.is_in_mesh(link.peer),
             bytes_in=link.socket.bytes_in,
             bytes_out=link.socket.bytes_out,
+            in_bytes_per_s=round(link.bytes_per_s[0]),
+            out_bytes_per_s=round(link.bytes_per_s[1]),
+            duplicate_percent=None if pubsub is None else pubsub.duplicate_percent(link.peer),
             traffic=link.traffic,
             queued_bytes=sum(kept.queued_bytes for kept in link.kept),
             dropped=sum(kept.dropped_count for kept in link.kept),

@@ -36,7 +36,8 @@ class PeerInfo:
     `state` is one of connected, connecting, refused, banned, disconnected and unknown-address;
     `direction` is out when this node dialled, in when the peer did; `score` is 0 for a peer
     without demerits and falls below it; `last_refusal` is the last reason for which one side
-    sent the other away; `release` is what it said that it runs.
+    sent the other away; `release` is what it said that it runs. The rates are of the last ten
+    seconds or so; of its gossip messages so many in a hundred were known here already.
     """
 
     peer: str
@@ -48,6 +49,9 @@ class PeerInfo:
     is_in_mesh: bool = False
     bytes_in: int = 0
     bytes_out: int = 0
+    in_bytes_per_s: int = 0
+    out_bytes_per_s: int = 0
+    duplicate_percent: float | None = None
     traffic: Mapping[str, Traffic] = field(default_factory=dict)
     queued_bytes: int = 0
     dropped: int = 0

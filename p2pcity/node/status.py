@@ -30,6 +30,7 @@ from p2pcity.node.peer_status import PeerStatus
 from p2pcity.node.pruning import Pruning
 from p2pcity.node.standing import Standing
 from p2pcity.ordering.what_if import tolerated
+from p2pcity.raft.status import RaftStatus
 from p2pcity.wire.hello import NEWER_EPOCH
 
 _PAGE_BYTES = resource.getpagesize()
@@ -288,6 +289,9 @@ class Status:
                     "is_in_mesh": peer.is_in_mesh,
                     "bytes_in": peer.bytes_in,
                     "bytes_out": peer.bytes_out,
+                    "in_bytes_per_s": peer.in_bytes_per_s,
+                    "out_bytes_per_s": peer.out_bytes_per_s,
+                    "duplicate_percent": peer.duplicate_percent,
                     "traffic": {
                         topic: traffic._asdict() for topic, traffic in peer.traffic.items()
                     },
@@ -310,6 +314,13 @@ class Status:
         said = self._peer_status.of(peer)
         return round(said.sync_us / 1000, 1) if said is not None and said.sync_us else None
 
+    def _term_and_applied(self, peer: str, raft: RaftStatus) -> tuple[int | None, int | None]:
+        """By what the node itself said; None where it has said nothing."""
+        if peer == self._own_id:
+            return raft.term, raft.applied
+        said = self._peer_status.of(peer)
+        return (None, None) if said is None else (said.term, said.applied)
+
     def raft(self) -> Mapping[str, object]:
         """What `p2pcity raft status` shows; the figures of the others are known to a leader."""
         raft = self._ordering.raw_node.status()
@@ -318,6 +329,7 @@ class Status:
         rows = []
         for peer, node in self._membership.nodes.items():
             known = raft.progress.get(peer)
+            term, applied = self._term_and_applied(peer, raft)
             rows.append(
                 {
                     "peer": peer,
@@ -329,6 +341,8 @@ class Status:
                     "is_leader": peer == raft.leader,
                     "is_voter": configuration.is_voter(peer),
                     "is_reachable": peer in reachable,
+                    "term": term,
+                    "applied_index": applied,
                     "match_index": None if known is None else known.match,
                     "trails": None if known is None else max(0, raft.last_index - known.match),
                     "state": None if known is None else known.state.value,

@@ -5,6 +5,7 @@ in `p2pcity/cli/schemas`, where a reader of the change sees it.
 """
 
 import json
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
@@ -102,6 +103,12 @@ def _without_a_node(home: Path, said: Said) -> None:
     card, genesis = home / "new/node.card", home / "genesis.cbor"
     said("genesis", "new", "--name", "City", "--card", card, "-o", genesis, "--json")
     said("genesis", "show", genesis, "--json")
+    said("genesis", "sign", genesis, "--key", home / "new/node.key", "--json")
+    [made] = said("init", home / "other", "--member", "Roads", "--genesis", genesis, "--json")
+    assert len(made["network"]) == 64
+    shutil.rmtree(home / "new/data")
+    [made] = said("init", home / "new", "--rejoin", "--json")
+    assert "raft replace" in made["next"]
     said("testnet", "init", "-n", 2, "-o", home / "two", "--json")
 
 

@@ -53,7 +53,8 @@ def _done(command: Sequence[str | Path], **named: Any) -> None:
         pytest.fail(f"{' '.join(map(str, command))}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
-def _wheel(into: Path, *arguments: str | Path) -> None:
+def make_wheel(into: Path, *arguments: str | Path) -> None:
+    """Run `pip wheel` with these arguments; the wheels go `into` a directory."""
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--disable-pip-version-check"]
     _done([*command, "-w", into, *arguments], cwd=ROOT)
 
@@ -74,7 +75,7 @@ def make_tree() -> Path:
     wheels = TREE / "opt" / "wheels"
     shutil.rmtree(TREE / "opt" / "p2pcity", ignore_errors=True)
     shutil.rmtree(wheels, ignore_errors=True)
-    _wheel(wheels, "-c", constraints, ROOT)
+    make_wheel(wheels, "-c", constraints, ROOT)
     [own] = wheels.glob("p2pcity-*.whl")
     own.unlink()
     names = [f"/opt/wheels/{path.name}" for path in sorted(wheels.glob("*.whl"))]
@@ -103,7 +104,7 @@ class Box:
         """Put p2pcity into a copy of the tree, from a wheel."""
         _done(["cp", "-a", "--reflink=auto", make_tree(), self.root])
         wheels = self._place / "wheels"
-        _wheel(wheels, "--no-deps", ROOT)
+        make_wheel(wheels, "--no-deps", ROOT)
         [own] = wheels.glob("p2pcity-*.whl")
         shutil.copy(own, self.root / "opt" / own.name)
         pip = ["/opt/p2pcity/bin/pip", "install", "-q", "--no-index", "--no-deps"]

@@ -1,8 +1,10 @@
 """A booted box with nothing in it but Debian, the sources, and a user who may use sudo."""
 
 import os
+import re
 import shutil
 import subprocess
+import tempfile
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from tests.systemd.box import ROOT, Box, make_tree
+from tests.systemd.box import ROOT, Box, make_tree, make_wheel
 
 USER: Final = "clerk"
 SOURCES: Final = f"/home/{USER}/p2pcity"
@@ -66,6 +68,21 @@ class EmptyBox(Box):
         self._prepare(f"chown -R {USER}: /home/{USER}")
         for line in self._installing:
             self._prepare(line, user=USER, directory=SOURCES)
+
+    def put_release(self, version: str) -> None:
+        """Put a wheel of this tree under another version into the sources."""
+        with tempfile.TemporaryDirectory() as directory:
+            tree = Path(directory) / "tree"
+            shutil.copytree(
+                ROOT, tree, ignore=shutil.ignore_patterns(".*", "tests", "build", "*.egg-info")
+            )
+            project = tree / "pyproject.toml"
+            now = re.compile(r'^version = ".*"$', re.MULTILINE)
+            text = now.sub(f'version = "{version}"', project.read_text(encoding="utf-8"), count=1)
+            project.write_text(text, encoding="utf-8")
+            make_wheel(Path(directory), "--no-deps", tree)
+            [wheel] = Path(directory).glob("p2pcity-*.whl")
+            shutil.copy(wheel, self.root / SOURCES.lstrip("/") / wheel.name)
 
     def _prepare(self, command: str, *, user: str = "root", directory: str = "/") -> None:
         done = subprocess.run(

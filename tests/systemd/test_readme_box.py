@@ -17,6 +17,8 @@ pytestmark = [
 HOME: Final = f"/home/{USER}"
 HOSTS: Final = ("parks", "water", "roads", "trees", "trams", "buses")
 ORDERERS: Final = HOSTS[:3]
+NEXT: Final = "0.2.0"
+"""The release that the README upgrades to."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,23 @@ def test_under_systemd(box: EmptyBox) -> None:
     box.say("p2pcity doctor", directory=HOME)
     box.say("sudo systemctl reload p2pcity", directory=HOME)
     box.say("sudo journalctl -u p2pcity -o cat --no-pager | grep ready", directory=HOME)
+    _upgrade(box)
     box.say("sudo systemctl stop p2pcity", directory=HOME)
+
+
+def _upgrade(box: EmptyBox) -> None:
+    version, peers, install, restart, status = blocks("Upgrading")[0]
+    before = box.say(version, directory=HOME)
+    box.say(peers, directory=HOME)
+    assert install.endswith(f"p2pcity-{NEXT}-py3-none-any.whl")
+    box.put_release(NEXT)
+    box.say(install, directory=SOURCES)
+    box.say(restart, directory=HOME)
+    box.wait(lambda: "leader" in box.show("p2pcity", "StatusText"), "it leads again")
+    assert "leader" in box.say(status, directory=HOME)
+    after = box.say(version, directory=HOME)
+    assert NEXT in after
+    assert NEXT not in before
 
 
 def test_three_hosts_and_what_is_done_to_them(box: EmptyBox) -> None:

@@ -9,7 +9,7 @@ import click
 
 from p2pcity.cli import exit_codes
 from p2pcity.cli.chaos.options import trial_options
-from p2pcity.cli.chaos.plan import NEMESES, ONLY_ON_PROCESSES, Trial, draw
+from p2pcity.cli.chaos.plan import NEMESES, ONLY_ON_ITS_OWN, Trial, draw
 from p2pcity.cli.duration import Duration
 from p2pcity.cli.output import print_json
 from p2pcity.errors import ConfigError
@@ -24,8 +24,8 @@ _NODES: Final = 3
 @click.command(
     epilog="\b\nNemeses:\n"
     + "\n".join(f"  {name:<10} {what}" for name, what in NEMESES.items())
-    + "\n\nOnly on processes: "
-    + ", ".join(name for name in NEMESES if name in ONLY_ON_PROCESSES)
+    + "\n\nOnly without NETWORK: "
+    + ", ".join(name for name in NEMESES if name in ONLY_ON_ITS_OWN)
     + "."
 )
 @trial_options
@@ -77,27 +77,27 @@ def chaos(
     """Try to break a local network.
 
     Without NETWORK makes a network of processes whose bytes pass through relays. NETWORK is the
-    directory of one of containers, made by `testnet init --compose`; it is started if it is down,
-    and down at the end. Lets clients write and read, and lets faults strike that are drawn from
-    the seed. Run by root, with nft, what is cut off loses its packets, processes in a network
-    namespace of their own; otherwise relays hold the bytes of processes, and containers are not
-    cut off. Then everything is mended, all ledgers are read, and the clients' history is held
-    against them: nothing acknowledged may be lost or stand twice, no linearizable read may be
-    stale, streams may have no gap. Exit code 1 when that is not so, or when the run shows nothing
-    because a fault never struck or nobody was answered. The same seed draws the same strikes;
-    what they meet depends on the machine.
+    directory of one that `testnet init` made, of containers or of processes, which can't be cut
+    off then; it is started if it is down, and down at the end. Lets clients write and read, and
+    lets faults strike that are drawn from the seed. Run by root, with nft, what is cut off
+    loses its packets, processes in a network namespace of their own; otherwise relays hold the
+    bytes of processes, and containers are not cut off. Then everything is mended, all ledgers
+    are read, and the clients' history is held against them: nothing acknowledged may be lost or
+    stand twice, no linearizable read may be stale, streams may have no gap. Exit code 1 when
+    that is not so, or when the run shows nothing because a fault never struck or nobody was
+    answered. The same seed draws the same strikes; what they meet depends on the machine.
     """
     if checked is not None:
         return _check_again(checked, is_json)
 
-    from p2pcity.cli.chaos.containers import open_ground
+    from p2pcity.cli.chaos.existing import open_ground
     from p2pcity.cli.chaos.report import make_report, print_report
     from p2pcity.cli.chaos.running import finish, run, sayer
 
     say = sayer(is_json)
     ground = open_ground(network)
     if nodes is not None and ground.size is not None:
-        raise click.UsageError("--nodes is for processes: NETWORK has its nodes")
+        raise click.UsageError("--nodes is for a network that is made: NETWORK has its nodes")
     orderers, observers = ground.size or (nodes or _NODES, 0)
     names = _choose(nemesis, ground, say)
     trial = Trial(

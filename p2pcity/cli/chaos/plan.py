@@ -31,17 +31,20 @@ OPERATIONS: Final[dict[str, str]] = {
 }
 """What an operator does under load; strikes only where a scenario asks for it."""
 
-_RELAYS: Final = "relays between the nodes, which containers do not have"
-ONLY_ON_PROCESSES: Final[dict[str, str]] = {
+_RELAYS: Final = "relays between the nodes"
+ONLY_ON_ITS_OWN: Final[dict[str, str]] = {
     "delay": _RELAYS,
     "slow-link": _RELAYS,
     "reset": _RELAYS,
     "half-open": _RELAYS,
-    "disk-full": "small disks of its own, and containers write to the network's directory",
-    "clock": "another program around the node, and containers run the image's",
-    "replace": "a new node, which compose.yaml does not have",
+    "disk-full": "small disks",
+    "clock": "another program around each node",
+    "replace": "a new node",
 }
-"""What never strikes containers, and what it takes that they do not have."""
+"""What strikes only a network that the trial makes itself, and what that takes."""
+
+CUTS: Final = ("partition", "one-way", "flap")
+"""What cuts nodes off from each other."""
 
 WAYS: Final = ("deaf", "mute")
 """The ways of one-way: a node that hears nothing, or one that is not heard."""

@@ -24,11 +24,11 @@ def scenario(
 
     FILE says which nodes there are, what load is on them, which faults strike whom when, and
     what is expected; testnet/scenarios/ has examples. A network of processes is made for it, or
-    NETWORK is one of containers of that size, as for `testnet chaos`; started, struck and mended
+    NETWORK is one of that size, as for `testnet chaos`; started, struck and mended
     as there, and judged by the same checker. A line for each expectation says PASS or FAIL, and
     what was seen; exit code 1 when one does not hold.
     """
-    from p2pcity.cli.chaos.containers import open_ground
+    from p2pcity.cli.chaos.existing import open_ground
     from p2pcity.cli.chaos.running import finish, run, sayer
     from p2pcity.cli.scenario.reading import read
     from p2pcity.cli.scenario.verdict import make_verdict, print_verdict

@@ -56,6 +56,7 @@ class LocalNode:
         self.log_file = self.directory / "node.log"
         self.pid_file = self.directory / "node.pid"
         self.logs_are = str(self.log_file)
+        self.log_from = 0
         self.poll_s = 0.02
         # What comes before `run --config FILE`; a test of clocks puts its own program in front.
         self.program: tuple[str, ...] = (sys.executable, "-m", "p2pcity")
@@ -151,8 +152,8 @@ class LocalNode:
         return text.splitlines()[-count:]
 
     def log_text(self) -> str:
-        """Return all that the node has logged."""
-        return self.log_file.read_text(encoding="utf-8", errors="replace")
+        """Return what the node has logged, from the byte `log_from` on."""
+        return self.log_file.read_bytes()[self.log_from :].decode(errors="replace")
 
     def find_damage(self) -> str:
         """Return what `p2pcity check` says of a stopped node; empty when all is sound."""

@@ -12,9 +12,9 @@ import pytest
 
 from p2pcity.cli.chaos import container_links, processes
 from p2pcity.cli.chaos.command import chaos
-from p2pcity.cli.chaos.containers import Containers, open_ground
+from p2pcity.cli.chaos.existing import Containers, GivenProcesses, open_ground
 from p2pcity.cli.chaos.links import Wire
-from p2pcity.cli.chaos.plan import NEMESES, ONLY_ON_PROCESSES, OPERATIONS
+from p2pcity.cli.chaos.plan import CUTS, NEMESES, ONLY_ON_ITS_OWN, OPERATIONS
 from p2pcity.cli.main import cli
 from p2pcity.cli.scenario.command import scenario
 from p2pcity.cli.testnet.containers import ContainerNetwork, read_containers
@@ -22,7 +22,6 @@ from p2pcity.cli.testnet.local_network import LocalNetwork
 from p2pcity.cli.testnet.local_node import said_of
 from p2pcity.errors import ConfigError
 
-CUTS: Final = {"partition", "one-way", "flap"}
 FACES: Final = {"a": ("10.0.0.2",), "b": ("10.0.0.3",), "c": ("10.0.0.4", "10.1.0.4")}
 SETTINGS: Final = """
 title = "Nobody is struck."
@@ -107,7 +106,7 @@ def test_what_can_never_strike_containers_is_refused_by_name(
     monkeypatch.setattr(processes, "why_no_strace", lambda: "")
     ground = Containers(make(tmp_path / "city"))
     reasons = {name: ground.why_not(name) for name in (*NEMESES, *OPERATIONS)}
-    assert {name for name, reason in reasons.items() if reason} == set(ONLY_ON_PROCESSES)
+    assert {name for name, reason in reasons.items() if reason} == set(ONLY_ON_ITS_OWN)
     assert all(reason.startswith(f"{name} takes") for name, reason in reasons.items() if reason)
     assert ground.cuts == "packets"
 
@@ -121,18 +120,32 @@ def test_without_root_nobody_is_cut_off_or_traced(
     assert {name for name in NEMESES if ground.why_not(name)} == {
         *CUTS,
         "slow-disk",
-        *(set(ONLY_ON_PROCESSES) - set(OPERATIONS)),
+        *(set(ONLY_ON_ITS_OWN) - set(OPERATIONS)),
     }
     assert "root" in ground.why_not("partition")
     assert "root" in ground.why_not("slow-disk")
     assert ground.cuts == "none"
 
 
-def test_a_network_of_processes_is_none_that_chaos_can_take_over(tmp_path: Path) -> None:
-    LocalNetwork.create(tmp_path / "city", nodes=3)
-    with pytest.raises(ConfigError, match="network of processes") as caught:
+def test_processes_that_are_there_are_struck_but_never_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    LocalNetwork.create(tmp_path / "city", nodes=4)
+    monkeypatch.setattr(processes, "why_no_strace", lambda: "")
+    ground = open_ground(tmp_path / "city")
+    assert isinstance(ground, GivenProcesses)
+    assert (ground.size, ground.nodes_are, ground.cuts) == ((3, 1), "processes", "none")
+    reasons = {name: ground.why_not(name) for name in (*NEMESES, *OPERATIONS)}
+    assert {name for name, reason in reasons.items() if reason} == {*ONLY_ON_ITS_OWN, *CUTS}
+    assert "relays between the nodes" in reasons["partition"]
+    assert "Name no network" in ground.remedy
+
+
+def test_a_network_of_processes_with_too_few_orderers_shows_nothing(tmp_path: Path) -> None:
+    LocalNetwork.create(tmp_path / "city", nodes=2, orderers=2)
+    with pytest.raises(ConfigError, match="fewer than 3 orderers") as caught:
         open_ground(tmp_path / "city")
-    assert "Name no network" in caught.value.remedy
+    assert "testnet init -n 3 --orderers 3 -o DIR" in caught.value.remedy
 
 
 def test_a_network_with_too_few_orderers_shows_nothing(tmp_path: Path) -> None:
