@@ -34,7 +34,8 @@ def status(
 ) -> int | None:
     """Show a node on one screen.
 
-    Exit code 0: all is well; 3: it answers and something is wrong (see its alarms).
+    Exit code 0: it serves; 3: it answers and is not ready (see its alarms). An alarm that does not
+    keep it from serving, such as of a clock, changes nothing in that.
     """
     with open_client(node_address, token_file) as client:
 

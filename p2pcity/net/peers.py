@@ -34,6 +34,7 @@ class PeerInfo:
     """One peer as the surfaces show it.
 
     `state` is one of connected, connecting, refused, banned, disconnected and unknown-address;
+    `address` is the one in use, `addresses` are those at which it is to be found;
     `direction` is out when this node dialled, in when the peer did; `score` is 0 for a peer
     without demerits and falls below it; `last_refusal` is the last reason for which one side
     sent the other away; `release` is what it said that it runs. The rates are of the last ten
@@ -45,6 +46,7 @@ class PeerInfo:
     is_connected: bool
     direction: str = ""
     address: str = ""
+    addresses: tuple[str, ...] = ()
     rtt_ms: float | None = None
     is_in_mesh: bool = False
     bytes_in: int = 0

@@ -43,8 +43,8 @@ _ROUND_S_MAX: Final = 30.0
 _SAID_EVERY_S: Final = 10.0
 
 _REMEDY: Final = (
-    "Start the other nodes; if none of them has these entries, let this node join again under a "
-    "new incarnation: `p2pcity init`."
+    "Start the other nodes; if none of them has these entries, or nothing has come of it after a "
+    "minute with all of them, let this node join again under a new incarnation: `p2pcity init`."
 )
 # It may be the only one that has its old blocks: who may lose them is for its operator to say.
 _REMEDY_OF_ARCHIVE: Final = (

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pytest
 
+from p2pcity.cli.testnet.local_network import LocalNetwork
 from tests.bad_input_city import clean_environment, command_line
 from tests.json_schemas import check
 
@@ -60,6 +61,32 @@ def test_a_short_run_and_its_history(tmp_path: Path) -> None:
     history.write_text("\n".join(lines) + "\n", encoding="utf-8")
     code, again = chaos("--check", home)
     assert (code, again["findings"]) == (1, {"moved": 1})
+
+
+@pytest.mark.long
+def test_processes_that_are_there_are_struck_and_keep_what_they_have(tmp_path: Path) -> None:
+    city, names = tmp_path / "city", ("kill", "term", "pause", "members")
+    network = LocalNetwork.create(city, nodes=4)
+    with network:
+        network.start()
+        network.wait_ready()
+    before = network.nodes[0].log_file.read_text(encoding="utf-8")
+    code, report = chaos(city, "--seed", 3, "--for", "30s", "--nemesis", ",".join(names))
+    assert (code, report["failures"], report["findings"]) == (0, [], {})
+    assert (report["nodes_are"], report["cuts"], report["nodes"]) == ("processes", "none", 4)
+    assert set(report["struck"]) == set(names)
+    assert min(report["struck"].values()) > 0
+    assert network.running() == []
+    assert network.nodes[0].log_file.read_text(encoding="utf-8").startswith(before)
+    # A fault between the nodes is refused by name.
+    refused = subprocess.run(
+        command_line("testnet", "chaos", str(city), "--nemesis", "partition"),
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (refused.returncode, "relays between the nodes" in refused.stderr) == (2, True)
 
 
 @pytest.mark.long

@@ -43,10 +43,11 @@ RIGHT: Final = "the-right-token-of-a-test"
 
 
 def doctor(
-    node: LocalNode, *options: str, prefix: tuple[str, ...] = ()
+    node: LocalNode | None, *options: str, prefix: tuple[str, ...] = ()
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Run the command on a node; its exit code and its findings."""
-    command = [sys.executable, "-m", "p2pcity", "doctor", "--config", str(node.config_file)]
+    """Run the command on a node, or without one's configuration; its exit code and its findings."""
+    command = [sys.executable, "-m", "p2pcity", "doctor"]
+    command += ["--config", str(node.config_file)] if node is not None else []
     done = subprocess.run(
         [*prefix, *command, "--json", *options],
         env=clean_environment(),
@@ -240,6 +241,8 @@ def test_a_wrong_token(tmp_path: Path) -> None:
             "http.bind": f"127.0.0.1:{port}",
             "http.tokens_file": str(tokens),
             "http.read_by_token": True,
+            # As behind a firewall that lets nothing in: it reaches the others, and they reach it.
+            "net.announce": ("/ip4/127.0.0.1/tcp/1",),
         },
     )
     with kept_running(network):
@@ -249,6 +252,10 @@ def test_a_wrong_token(tmp_path: Path) -> None:
         token.write_text(f"{RIGHT}\n", encoding="ascii")
         code, findings = doctor(node, "--node", url, "--token-file", str(token))
         assert checks(findings) == set()
+        assert "reach" not in checks(findings, "warning")
+        # From another host there is no configuration to look at, but the node's own addresses.
+        code, findings = doctor(None, "--node", url, "--token-file", str(token))
+        assert "/ip4/127.0.0.1/tcp/1" in next(x["cause"] for x in findings if x["check"] == "reach")
 
 
 @pytest.mark.long

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _ROUND: Final = SECOND // 2
 _ENTRIES_MAX: Final = 8
+_GIVEN_UP_S: Final = 20
 
 
 def answer(log: SegmentLog, question: EntriesQuery) -> EntriesAnswer | None:
@@ -96,6 +97,17 @@ class Mending:
         is_due = may_go and self.log.is_vote_known and still_s >= STILL_S
         if is_due and is_lost(self._repair.first_kept(), lacking, still_s):
             self.bases.look()
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether all that is missing was given long ago, and nothing of it mends the log.
+
+        The records between the entries are gone too, and no checksum proves what stood there.
+        """
+        given = self._repair.entries
+        lacking = (index for low, high in self.log.holes for index in range(low, high + 1))
+        still_s = (self._node.world.now - self._came) / SECOND
+        return still_s >= _GIVEN_UP_S and all(index in given for index in lacking)
 
     def _is_quorum(self, names: Set[str]) -> bool:
         sets = self._node.views.state.sets

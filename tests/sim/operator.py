@@ -131,6 +131,11 @@ class Operator:
         for node in self._cluster.nodes:
             if node.mending is not None:
                 self.let_go(node)
+                if node.mending.is_given_up and self.may_wipe(node):
+                    # As its log says: it joins again, with a new one.
+                    node.world.struck["log given up"] += 1
+                    node.wipe()
+                    node.start()
         strangers = [node for node in self.strangers() if node.was_wiped]
         for node in self.lost():
             if self.propose([Step("remove", node.key)]):

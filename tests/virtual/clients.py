@@ -161,8 +161,11 @@ class Clients:
         if status.status in _COMMITTED:
             self.acknowledge(host, id_, status.height, host.height)
             return True
+        if status.status not in ("expired", "unknown"):
+            # It waits there, or was turned away there too: that is no end.
+            return False
         self.ended.setdefault(id_, "expired")
-        return status.status in ("expired", "unknown")
+        return True
 
     def acknowledge(self, host: Host, id_: bytes, height: int | None, head: int) -> None:
         """I1: a node says `committed`."""

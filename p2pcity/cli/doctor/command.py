@@ -128,7 +128,7 @@ def _ask(
 ) -> Iterator[Finding]:
     """Ask the node, twice for what should move. Raises Unreachable, ApiProblem."""
     from p2pcity.cli.doctor import findings
-    from p2pcity.cli.doctor.local import reach
+    from p2pcity.cli.doctor.local import reach, reach_node
     from p2pcity.node.descriptors import limit_of
 
     with open_client(node_address, token_file) as client:
@@ -148,6 +148,8 @@ def _ask(
         if limit is not None:
             found += findings.of_descriptors(status["process"]["descriptors"], limit)
         found += reach(_addresses(local, peers), _connected(peers))
+    else:
+        found += reach_node(status["node"].get("addresses", ()))
     found += findings.of_alarms(status, [*before, *found])
     yield from dict.fromkeys(found)
 
@@ -173,3 +175,5 @@ def _addresses(local: Local, peers: dict[str, Any]) -> Iterator[tuple[str, str]]
     for address in local.config.net.peers:
         plain, _, peer = address.rpartition("/p2p/")
         yield names.get(peer, peer), plain
+    for row in peers["peers"]:
+        yield from ((names[row["peer"]], address) for address in row.get("addresses", ()))

@@ -262,5 +262,18 @@ def of_reach(
         )
 
 
+def of_own_reach(errors: Mapping[str, str]) -> Iterator[Finding]:
+    """What it means that no address that the node names can be reached from here, and why."""
+    if errors and all(errors.values()):
+        tried = ", ".join(f"{address} ({error})" for address, error in errors.items())
+        yield Finding(
+            "reach",
+            "warning",
+            f"it answers, but none of its addresses for peers can be reached from here: {tried}",
+            "Let TCP to its port for peers through, or correct what it announces (net.announce). "
+            "If peers are not to come from where you are, nothing is wrong.",
+        )
+
+
 def _name(row: Document) -> str:
     return str(row["name"] or row["peer"])

@@ -285,6 +285,13 @@ def reach(known: Iterable[tuple[str, str]], connected: dict[str, str]) -> list[F
     return found
 
 
+def reach_node(addresses: Iterable[str]) -> list[Finding]:
+    """Open a TCP connection to each address that a node on another machine names as its own."""
+    chosen = list(dict.fromkeys(addresses))[:_ADDRESSES_MAX]
+    with ThreadPoolExecutor(_TCP_AT_ONCE) as pool:
+        return list(findings.of_own_reach(dict(zip(chosen, pool.map(_dial, chosen), strict=True))))
+
+
 def _dial(address: str) -> str:
     """Why a multiaddr can't be reached by TCP; empty when it can."""
     parts = address.split("/")

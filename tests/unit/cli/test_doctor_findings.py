@@ -100,6 +100,9 @@ AWAY = {"is_reachable": False}
             findings.of_reach("a", "/ip4/1", "timed out", is_connected=False, is_inbound=False),
             ["error reach"],
         ),
+        (findings.of_own_reach({}), []),
+        (findings.of_own_reach({"/ip4/1": "timed out", "/ip4/2": ""}), []),
+        (findings.of_own_reach({"/ip4/1": "timed out", "/ip4/2": "refused"}), ["warning reach"]),
     ],
 )
 def test_what_is_said(found: list[Finding], expected: list[str]) -> None:
