@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import shutil
+import subprocess
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from p2pcity.cli.testnet.local_network import LocalNetwork
 from p2pcity.cli.testnet.local_node import LocalNode
 from p2pcity.cli.testnet.making import change_settings
 from p2pcity.ledger.data_directory import initialise
+from tests.bad_input_nodes import fill
 from tests.integration.process_case import (
     AUTHOR,
     Author,
@@ -47,7 +49,7 @@ ENOUGH: Final = 400
 
 FAULTS: Final[dict[str, tuple[str, str, str]]] = {
     "clock 90 s off": ("clock", STOPPED, "test_a_wrong_clock"),
-    "disk full": ("disk", STOPPED, "test_a_stopped_node"),
+    "disk full": ("disk", HERE, "test_a_full_disk"),
     "slow fsync": ("sync", STOPPED, "test_a_slow_disk"),
     "firewall one way": ("reach", HERE, "test_a_firewall_one_way"),
     "wrong genesis": ("genesis", STOPPED, "test_a_stopped_node"),
@@ -70,6 +72,29 @@ FAULTS: Final[dict[str, tuple[str, str, str]]] = {
 """By the words of the issue: the check, and the test that finds it there."""
 NOT_NAMED: Final = {"wrong time zone in a map"}
 """A map is read by `ingest` on whatever machine has the file: no node knows of it."""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk(tmp_path: Path) -> None:
+    """Of a node that stopped for it, on a disk of its own; with room again nothing is said."""
+    network = LocalNetwork.create(tmp_path / "net", nodes=1, orderers=1)
+    node = network.nodes[0]
+    data = node.config.node.data_dir
+    before = data.rename(data.with_name("before"))
+    data.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2g", "none", data], check=True)
+    try:
+        shutil.copytree(before, data, dirs_exist_ok=True)
+        assert checks(doctor(node)[1]) == {"daemon"}
+        ballast = fill(data)
+        told = [finding for finding in doctor(node)[1] if finding["check"] == "disk"]
+        print(told)
+        assert {finding["severity"] for finding in told} == {"error"}
+        assert any(str(data) in finding["cause"] for finding in told)
+        ballast.unlink()
+        assert checks(doctor(node)[1]) == {"daemon"}
+    finally:
+        subprocess.run(["umount", "-l", data], check=True)
 
 
 def test_the_table_is_true() -> None:
