@@ -6,12 +6,18 @@ fire; then single figures of it are changed, and the alert that is meant for tha
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from p2pcity.cli.testnet.compose_file import (
+    PROMETHEUS_FILE,
+    RULES_DIRECTORY,
+    prometheus_text,
+)
 from tests.metrics_case import (
     names,
     names_used,
@@ -142,6 +148,19 @@ def test_every_metric_that_is_used_is_one_of_a_node(path: Path, scraped: str) ->
     used = names_used(path.read_text(encoding="utf-8"))
     assert len(used) > 15
     assert used - names(scraped) == set()
+
+
+@needs_promtool
+def test_the_settings_beside_a_generated_network_are_prometheus_s(tmp_path: Path) -> None:
+    """With the alert rules in the directory that it reads them from."""
+    file = tmp_path / PROMETHEUS_FILE
+    file.write_text(prometheus_text(["node1", "node2"]), encoding="utf-8")
+    rules = tmp_path / RULES_DIRECTORY
+    rules.mkdir()
+    shutil.copy(ALERTS, rules)
+    code, said = promtool("check", "config", str(file))
+    assert code == 0, said
+    assert "1 rule files found" in said or f"{rules.name}/{ALERTS.name}" in said, said
 
 
 @needs_promtool

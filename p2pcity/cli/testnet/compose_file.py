@@ -10,6 +10,8 @@ from p2pcity.cli.testnet.making import PORT
 
 COMPOSE_FILE: Final = "compose.yaml"
 PROMETHEUS_FILE: Final = "prometheus.yml"
+RULES_DIRECTORY: Final = "rules"
+"""Whose files Prometheus takes for alert rules."""
 IMAGE: Final = "p2pcity"
 IMAGE_USER_ID: Final = 4710
 """The user of the image, and its group."""
@@ -52,7 +54,9 @@ _PROMETHEUS: Final = """\
     image: ${PROMETHEUS_IMAGE:-prom/prometheus}
     command: [--config.file=/etc/prometheus/prometheus.yml]
     ports: ["127.0.0.1:9090:9090"]
-    volumes: ["./prometheus.yml:/etc/prometheus/prometheus.yml:ro"]
+    volumes:
+      - "./prometheus.yml:/etc/prometheus/prometheus.yml:ro"
+      - "./rules:/etc/prometheus/rules:ro"
 """
 # A check starts an interpreter, a third of a second of CPU: that is to stay a tenth of a core,
 # however many nodes a machine has; a few are asked often, to be known as healthy soon.
@@ -78,10 +82,11 @@ def compose_text(
 
 
 def prometheus_text(names: Sequence[str]) -> str:
-    """Return prometheus.yml, which asks every node."""
+    """Return prometheus.yml, which asks every node and reads all alert rules in RULES_DIRECTORY."""
     targets = ", ".join(f"{name}:{HTTP_PORT}" for name in names)
     return (
         "global: {scrape_interval: 10s, evaluation_interval: 10s}\n"
+        f"rule_files: [{RULES_DIRECTORY}/*.yml]\n"
         "scrape_configs:\n"
         "  - job_name: p2pcity\n"
         f"    static_configs: [{{targets: [{targets}]}}]\n"

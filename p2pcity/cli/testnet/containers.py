@@ -20,6 +20,7 @@ from p2pcity.cli.testnet.compose_file import (
     IMAGE_USER_ID,
     NETWORK,
     PROMETHEUS_FILE,
+    RULES_DIRECTORY,
     compose_text,
     prometheus_text,
 )
@@ -328,6 +329,7 @@ class ContainerNetwork(LocalNetwork):
         (directory / COMPOSE_FILE).write_text(text, encoding="utf-8")
         if has_prometheus:
             (directory / PROMETHEUS_FILE).write_text(prometheus_text(names), encoding="utf-8")
+            (directory / RULES_DIRECTORY).mkdir()
         for own in (directory / name for name in names):
             if has_prometheus:
                 settings = {"http.bind": f"0.0.0.0:{HTTP_PORT}"}
