@@ -21,7 +21,7 @@ import pytest
 
 from p2pcity.cli.testnet.containers import find_compose
 from tests.integration.process_case import wait_until
-from tests.systemd.box import TREE
+from tests.systemd.box import TREE, make_debian
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 RIGS: Final = Path(os.environ.get("TESTS_RIGS") or ROOT.parent / "shared" / "rigs")
@@ -110,7 +110,7 @@ def make_base() -> None:
     """Make the base image, of the Debian for the tests of systemd where that is made already."""
     if not (TREE / "usr" / "bin" / "python3").exists():
         with tempfile.TemporaryDirectory() as work:
-            run("bash", RIGS / "base-image.sh", work)
+            make_debian("base-image.sh", work)
         return
     path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     change = f"ENV LANG=C.UTF-8 {path}"
