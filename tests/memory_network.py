@@ -159,6 +159,10 @@ class MemoryNetwork:
     def is_connected(self, peer: str) -> bool:
         return self._wires.reaches(self.own, peer)
 
+    def addresses(self) -> tuple[str, ...]:
+        """There is nothing to dial in memory."""
+        return ()
+
     def statistics(self) -> dict[str, int]:
         return {"connected": len(self.peers())}
 
