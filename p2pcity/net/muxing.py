@@ -159,8 +159,9 @@ class CityStream(YamuxStream):
         self._has_window.set()
 
 
-# Yamux makes the streams that this side opens by this name.
-yamux.YamuxStream = CityStream  # type: ignore[misc, assignment]  # replaced
+# `Yamux.open_stream` names its class outright, in the middle of what stays the library's; libp2p is
+# pinned, and test_muxing opens a stream both ways.
+yamux.YamuxStream = CityStream  # type: ignore[misc, assignment]  # a class of the library, replaced
 
 
 class CityYamux(Yamux):
@@ -169,7 +170,8 @@ class CityYamux(Yamux):
     `failure` says why it ended, if it was not in order.
     """
 
-    streams: dict[int, CityStream]  # type: ignore[assignment]  # they are all of this class
+    # Those that the peer opens are made here, the others by the name above.
+    streams: dict[int, CityStream]  # type: ignore[assignment]  # narrower than the library's
 
     def __init__(self, session: Session, peer_id: ID, unread_bytes_max: int) -> None:
         super().__init__(session, peer_id, is_initiator=session.is_initiator)

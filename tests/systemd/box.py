@@ -129,6 +129,7 @@ class Box:
                 start_new_session=True,
             )
         until_s = time.monotonic() + DEADLINE_S
+        # Asked again and again, as in `wait`: what boots in there tells nobody out here.
         while not self._is_up():
             if self._init.poll() is not None or time.monotonic() > until_s:
                 # Nothing of ours runs in it yet: the machine lacks what a container needs.
