@@ -10,6 +10,7 @@ from p2pcity.mempool.mempool import Mempool
 from p2pcity.net.network import Network
 from p2pcity.node.intake import Intake
 from p2pcity.sync.pending import PendingSync
+from p2pcity.sync.turns import Turns
 from p2pcity.wire import sync as sync_wire
 from p2pcity.wire.limits import SYNC_IDS_MAX
 from p2pcity.wire.sync import (
@@ -61,7 +62,7 @@ class AntiEntropy:
         self._period_s = period_s
         self._sync = PendingSync()
         self._asking: set[str] = set()
-        self._asked: dict[str, None] = {}
+        self._turns = Turns()
         self.fetched_count = 0
 
     async def run(self) -> None:
@@ -74,16 +75,9 @@ class AntiEntropy:
                     nursery.start_soon(self._ask, peer)
 
     def _next(self) -> list[str]:
-        """Those whose turn it is: the ones that were asked longest ago."""
+        """Those whose turn it is."""
         peers = [info.peer for info in self._network.peers() if info.is_connected]
-        # A new one first; a dictionary keeps its order, so whoever is asked goes to its end.
-        waiting = [peer for peer in peers if peer not in self._asked]
-        waiting += [peer for peer in self._asked if peer in peers]
-        chosen = [peer for peer in waiting if peer not in self._asking][:PEERS_A_ROUND]
-        for peer in chosen:
-            self._asked.pop(peer, None)
-            self._asked[peer] = None
-        return chosen
+        return self._turns.take([peer for peer in peers if peer not in self._asking], PEERS_A_ROUND)
 
     async def _ask(self, peer: str) -> None:
         try:
@@ -132,7 +126,7 @@ class AntiEntropy:
     def forget(self, peer: str) -> None:
         """Ask `peer` from its beginning the next time."""
         self._sync.forget(peer)
-        self._asked.pop(peer, None)
+        self._turns.forget(peer)
 
     async def answer(self, data: bytes) -> bytes:
         """Answer one question of a peer; raises DecodeError for what is no question."""

@@ -13,6 +13,7 @@ from p2pcity.errors import LocalError, RemoteError
 from p2pcity.net.network import Network
 from p2pcity.node.moments import Moments
 from p2pcity.ordering.clocks import Clocks
+from p2pcity.sync.turns import Turns
 from p2pcity.wire import sync as sync_wire
 from p2pcity.wire.sync import StatusAnswer, StatusQuery
 
@@ -47,7 +48,7 @@ class PeerStatus:
         self._on_answer = on_answer
         self._moments = moments
         self._answers: dict[str, StatusAnswer] = {}
-        self._asked: dict[str, None] = {}
+        self._turns = Turns()
         self._clock_offsets_ms: dict[str, int] = {}
 
     def of(self, peer: str) -> StatusAnswer | None:
@@ -65,7 +66,7 @@ class PeerStatus:
     def forget(self, peer: str) -> None:
         """Drop what a peer said that is no longer connected."""
         self._answers.pop(peer, None)
-        self._asked.pop(peer, None)
+        self._turns.forget(peer)
         self._clock_offsets_ms.pop(peer, None)
 
     async def run(self) -> None:
@@ -77,15 +78,10 @@ class PeerStatus:
             await trio.sleep(_PERIOD_S)
 
     def _next(self) -> list[str]:
-        """All voters, and of the others those that were asked longest ago."""
+        """All voters, and of the others those whose turn it is."""
         peers = [info.peer for info in self._network.peers() if info.is_connected]
         others = [peer for peer in peers if not self._is_voter(peer)]
-        waiting = [peer for peer in others if peer not in self._asked]
-        waiting += [peer for peer in self._asked if peer in others]
-        turn = waiting[: max(_OTHERS_MIN, -(-len(others) // _ROUNDS_MAX))]
-        for peer in turn:
-            self._asked.pop(peer, None)
-            self._asked[peer] = None
+        turn = self._turns.take(others, max(_OTHERS_MIN, -(-len(others) // _ROUNDS_MAX)))
         return [*(peer for peer in peers if self._is_voter(peer)), *turn]
 
     async def _ask(self, peer: str) -> None:
